@@ -1,0 +1,119 @@
+"""Every exception that autotune raises on purpose.
+
+```
+AutotuneError
+├── SpecError            a value breaks a rule (also a ValueError)
+│   └── StudyFileError   the same, with file and line
+├── DatasetError         the user's dataset cannot be built, read or trusted
+│   └── SampleError      one sample cannot be read; carries its path
+├── ArchiveError         an archive or cache cannot be built or used
+│   ├── ArchiveDamaged   stored bytes fail their check
+│   └── ArchiveStale     the source changed since the archive was built
+├── RandomSamplesError   random samples were about to be stored
+├── CapacityError        something does not fit; carries needed and available bytes
+├── RegistryError        the registry is missing, damaged or locked
+├── StorageMixedError    two programs were pointed at one database
+├── MachineBusyError     another tuning job holds this machine
+├── NothingFeasibleError no configuration passed the limits
+├── TrialServerError     the trial server cannot be started or reached
+└── MissingExtraError    an optional dependency is not installed
+```
+
+A configuration that does not work is not an exception but a `autotune.spec.Failure`.
+"""
+
+from __future__ import annotations
+
+
+class AutotuneError(Exception):
+    """Base of everything that autotune raises on purpose."""
+
+
+class SpecError(AutotuneError, ValueError):
+    """A value breaks a rule; the message gives the rule, the value and the way out."""
+
+
+class StudyFileError(SpecError):
+    """A study file breaks a rule; the message starts with `file:line: key`."""
+
+
+class DatasetError(AutotuneError):
+    """The user's dataset cannot be built, read or trusted."""
+
+
+class SampleError(DatasetError):
+    """One sample cannot be read.
+
+    Args:
+        message: What went wrong.
+        path: The file behind the sample, where there is one.
+    """
+
+    def __init__(self, message: str, path: str | None = None) -> None:
+        super().__init__(message if path is None or path in message else f"{path}: {message}")
+        self.message = message
+        self.path = path
+
+    def __reduce__(self) -> tuple[type[SampleError], tuple[str, str | None]]:
+        """Pickle with both arguments, as workers hand their exceptions to the parent."""
+        return type(self), (self.message, self.path)
+
+
+class ArchiveError(AutotuneError):
+    """An archive or cache cannot be built or used."""
+
+
+class ArchiveDamaged(ArchiveError):
+    """Stored bytes fail their check; the archive must not be read."""
+
+
+class ArchiveStale(ArchiveError):
+    """The source has changed since the archive was built."""
+
+
+class RandomSamplesError(AutotuneError):
+    """A dataset gives random samples, so storing them would freeze them."""
+
+
+class CapacityError(AutotuneError):
+    """Something does not fit into memory or onto disk.
+
+    Args:
+        message: What does not fit.
+        needed_bytes: How much it needs.
+        available_bytes: How much there is.
+    """
+
+    def __init__(self, message: str, needed_bytes: int, available_bytes: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.needed_bytes = needed_bytes
+        self.available_bytes = available_bytes
+
+    def __reduce__(self) -> tuple[type[CapacityError], tuple[str, int, int]]:
+        """Pickle with all arguments, as workers hand their exceptions to the parent."""
+        return type(self), (self.message, self.needed_bytes, self.available_bytes)
+
+
+class RegistryError(AutotuneError):
+    """The registry is missing, damaged or locked."""
+
+
+class StorageMixedError(RegistryError):
+    """Two programs that both own a table `alembic_version` were pointed at one database."""
+
+
+class MachineBusyError(AutotuneError):
+    """Another tuning job holds this machine; the message names it."""
+
+
+class NothingFeasibleError(AutotuneError):
+    """No configuration passed the limits."""
+
+
+class TrialServerError(AutotuneError):
+    """The trial server cannot be started or reached."""
+
+
+class MissingExtraError(AutotuneError, ImportError):
+    """An optional dependency is not installed; the message names the extra."""

@@ -1,0 +1,101 @@
+"""What is known of a machine and of a dataset, as far as results depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from autotune.spec.base import Value
+from autotune.units import GIB
+
+
+class MachineFacts(Value):
+    """The machine as the loader sees it.
+
+    Attributes:
+        host: Host name; tells records apart, is no part of the class.
+        system: `Linux`, `Darwin` or `Windows`, and the architecture.
+        cpu_count: CPUs that may be used: the minimum of `cpu_inputs`, rounded down, at least 1.
+        cpu_inputs: Where `cpu_count` comes from (`affinity`, `cgroup_quota`, `slurm`, `cap`).
+        memory_bytes: The smaller of physical memory and cgroup limit.
+        shm_bytes: Size of `/dev/shm`; None where there is none.
+        accelerator: Name of the first accelerator; None on CPU.
+        accelerator_count: How many there are.
+        accelerator_memory_bytes: Memory of the first one.
+        environment: `local`, `docker`, `kubernetes`, `slurm`, `colab` or `kaggle`.
+        versions: Versions of Python, torch, numpy and the reading libraries.
+    """
+
+    host: str
+    system: str
+    cpu_count: int = Field(ge=1)
+    cpu_inputs: Mapping[str, float] = {}
+    memory_bytes: int = Field(gt=0)
+    shm_bytes: int | None = None
+    accelerator: str | None = None
+    accelerator_count: int = Field(default=0, ge=0)
+    accelerator_memory_bytes: int | None = None
+    environment: str = "local"
+    versions: Mapping[str, str] = {}
+
+    @property
+    def has_accelerator(self) -> bool:
+        """Whether there is a device apart from the CPU."""
+        return self.accelerator is not None
+
+    @property
+    def machine_class(self) -> str:
+        """Key of machines whose results answer for each other: system, CPUs, memory, accelerator."""
+        memory = max(1, round(self.memory_bytes / GIB))
+        device = f"{self.accelerator_count}x{self.accelerator}" if self.accelerator else "no accelerator"
+        return f"{self.system}, {self.cpu_count} CPUs, {memory} GiB, {device}"
+
+
+class DatasetFacts(Value):
+    """What is known of a dataset without touching a file: the resolver's key.
+
+    Attributes:
+        type_name: Module and qualified name of the class.
+        length: Number of samples; None for an iterable dataset without length.
+        structure: Sample structure in text form (`(float32[1,256,256], uint8[1,256,256])`) as the
+            dataset declares it, else its public plain settings.
+        declared: Whether `structure` was declared (or known from tensors in memory).
+        iterable: Whether it is an `IterableDataset`.
+        staged: Whether it offers `read` and `decode`.
+    """
+
+    type_name: str
+    length: int | None = None
+    structure: str = ""
+    declared: bool = False
+    iterable: bool = False
+    staged: bool = False
+
+
+class Inspection(Value):
+    """What one look at a dataset, in a process of its own, found out.
+
+    Attributes:
+        dataset: The facts that the resolver goes by.
+        machine: The machine, accelerator included.
+        sample_structure: Structure of the samples that were really read.
+        sample_bytes: Bytes of the arrays of one decoded sample, mean over those read.
+        largest_sample_bytes: The largest of them.
+        encoded_bytes: Bytes of one sample on disk, where `read` tells.
+        random: Whether reading one sample twice gave two results.
+        fingerprint: Source fingerprint; None where none can be had, and then nothing is stored.
+        shards_itself: Whether an iterable dataset divides itself over workers; None for a map.
+        decoders: Decoders that the dataset offers.
+    """
+
+    dataset: DatasetFacts
+    machine: MachineFacts
+    sample_structure: str
+    sample_bytes: int = Field(ge=0)
+    largest_sample_bytes: int = Field(ge=0)
+    encoded_bytes: int | None = None
+    random: bool = False
+    fingerprint: str | None = None
+    shards_itself: bool | None = None
+    decoders: tuple[str, ...] = ()

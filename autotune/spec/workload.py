@@ -1,0 +1,154 @@
+"""`Workload`: what is measured, apart from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from autotune.spec.base import Value
+from autotune.units import parse_bytes
+
+
+class DatasetSource(Value):
+    """Where a trial's process gets the dataset from.
+
+    Attributes:
+        factory: Dotted path `package.module:callable`; None where an object is sent by cloudpickle.
+        arguments: Keyword arguments of the factory.
+        type_name: Class of the object that is sent, for people to read.
+    """
+
+    factory: str | None = None
+    arguments: Mapping[str, Any] = {}
+    type_name: str | None = None
+
+    @model_validator(mode="after")
+    def _check_path(self) -> Self:
+        if self.factory is None:
+            if self.type_name is None:
+                raise ValueError("a dataset source needs a factory or the type of an object, got neither")
+            return self
+        check_dotted_path(self.factory)
+        return self
+
+
+def check_dotted_path(path: str) -> str:
+    """Check the form `package.module:callable`.
+
+    Raises:
+        ValueError: It has another form.
+    """
+    module, separator, name = path.partition(":")
+    parts = [*module.split("."), *name.split(".")]
+    if not separator or not all(part.isidentifier() for part in parts):
+        raise ValueError(f"a dotted path has the form package.module:callable, got {path!r}")
+    return path
+
+
+class Consumer(Value):
+    """What takes the batches.
+
+    Attributes:
+        kind: `loader` (only the transfer), `emulated` (sleeps), `step` (the user's own).
+        step_ms: Milliseconds that an emulated step takes for a batch of any size.
+        step_ms_per_sample: Further milliseconds for each sample.
+        step: Dotted path of a factory that gives a callable `step(batch)`; None where an object is sent.
+        step_arguments: Keyword arguments of that factory.
+    """
+
+    kind: Literal["loader", "emulated", "step"] = "loader"
+    step_ms: float = Field(default=0.0, ge=0)
+    step_ms_per_sample: float = Field(default=0.0, ge=0)
+    step: str | None = None
+    step_arguments: Mapping[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        if self.kind != "emulated" and (self.step_ms or self.step_ms_per_sample):
+            raise ValueError(f"step_ms belongs to an emulated consumer, got kind {self.kind!r}")
+        if self.kind == "emulated" and not (self.step_ms or self.step_ms_per_sample):
+            raise ValueError("an emulated step needs step_ms or step_ms_per_sample above 0, got neither")
+        if self.step is not None:
+            if self.kind != "step":
+                raise ValueError(f"step belongs to the consumer kind 'step', got kind {self.kind!r}")
+            check_dotted_path(self.step)
+        return self
+
+    @property
+    def sees_memory(self) -> bool:
+        """Whether the memory that a batch size costs in training is seen."""
+        return self.kind == "step"
+
+
+class MemoryLimit(Value):
+    """A limit of device memory: a share, or bytes.
+
+    Attributes:
+        share: Part of the device's memory (0 to 1]; on CPU of the smaller of RAM and cgroup limit.
+        size_bytes: Bytes. Exactly one of the two is given.
+    """
+
+    share: float | None = Field(default=None, gt=0, le=1)
+    size_bytes: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.share is None) == (self.size_bytes is None):
+            raise ValueError("a memory limit is a share (80%) or bytes (20GiB), exactly one of them")
+        return self
+
+    @classmethod
+    def parse(cls, value: str | float | MemoryLimit) -> MemoryLimit:
+        """Read `80%`, `0.8`, `20GiB` or a number of bytes.
+
+        Raises:
+            ValueError: It is none of these.
+        """
+        if isinstance(value, MemoryLimit):
+            return value
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError(f"a memory limit is text such as 80% or 20GiB, got {value!r}")
+        if isinstance(value, str) and value.strip().endswith("%"):
+            try:
+                share = float(value.strip()[:-1]) / 100
+            except ValueError:
+                raise ValueError(f"a memory limit is a share such as 80%, got {value!r}") from None
+        elif isinstance(value, str):
+            return cls(size_bytes=parse_bytes(value))
+        else:
+            share = float(value)
+        if 1 < share == int(share) and not isinstance(value, str):
+            return cls(size_bytes=int(share))
+        if not 0 < share <= 1:
+            raise ValueError(f"a memory limit's share is above 0 % and at most 100 %, got {value!r}")
+        return cls(share=share)
+
+
+class Workload(Value):
+    """What every trial of a study measures: dataset, consumer, device and circumstances.
+
+    Attributes:
+        dataset: Where the dataset comes from.
+        consumer: What takes the batches.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        memory_limit: Limit of device memory.
+        order: `map` or `streaming`.
+        page_cache: State that the files are in before the run: `warm` or `cold`.
+        shuffle: Whether the loader shuffles.
+        drop_last: Whether an incomplete last batch is dropped.
+        subset: Measure on this many samples, drawn by `seed`; None is all.
+        seed: Seed of order and subset.
+    """
+
+    dataset: DatasetSource
+    consumer: Consumer = Consumer()
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    memory_limit: MemoryLimit = MemoryLimit(share=0.8)
+    order: Literal["map", "streaming"] = "map"
+    page_cache: Literal["warm", "cold"] = "warm"
+    shuffle: bool = True
+    drop_last: bool = False
+    subset: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
