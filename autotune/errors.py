@@ -7,8 +7,8 @@ AutotuneError
 ├── DatasetError         the user's dataset cannot be built, read or trusted
 │   └── SampleError      one sample cannot be read; carries its path
 ├── ArchiveError         an archive or cache cannot be built or used
-│   ├── ArchiveDamaged   stored bytes fail their check
-│   └── ArchiveStale     the source changed since the archive was built
+│   ├── ArchiveDamagedError   stored bytes fail their check
+│   └── ArchiveStaleError     the source changed since the archive was built
 ├── RandomSamplesError   random samples were about to be stored
 ├── CapacityError        something does not fit; carries needed and available bytes
 ├── RegistryError        the registry is missing, damaged or locked
@@ -63,11 +63,11 @@ class ArchiveError(AutotuneError):
     """An archive or cache cannot be built or used."""
 
 
-class ArchiveDamaged(ArchiveError):
+class ArchiveDamagedError(ArchiveError):
     """Stored bytes fail their check; the archive must not be read."""
 
 
-class ArchiveStale(ArchiveError):
+class ArchiveStaleError(ArchiveError):
     """The source has changed since the archive was built."""
 
 

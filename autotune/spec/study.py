@@ -3,49 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from autotune.spec.base import Value
 from autotune.spec.config import STORED_FORMS, CacheName, StoredForm
-from autotune.spec.workload import Consumer, DatasetSource, MemoryLimit, Workload
+from autotune.spec.workload import DEVICE_PATTERN, Consumer, DatasetSource, MemoryLimit, Workload
 from autotune.units import parse_seconds
 
 
 def _read_dataset(value: Any) -> Any:
-    return {"factory": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"factory": value}
+    if isinstance(value, Mapping) and value.get("factory") is None and value.get("type_name") is None:
+        raise ValueError(f"a dataset needs a factory, got {dict(value)!r}")
+    return value
 
 
 def _read_budget(value: Any) -> Any:
     if isinstance(value, str):
         return {"time_s": parse_seconds(value)}
-    if isinstance(value, Mapping) and "time" in value:
+    if isinstance(value, Mapping) and "time_s" not in value:
+        if not isinstance(value.get("time"), str):
+            raise ValueError(f"a budget's time is text such as 2m, got {value.get('time')!r}; write {{time: 2m}}")
         rest = {key: item for key, item in value.items() if key != "time"}
-        if not isinstance(value["time"], str):
-            raise ValueError(f"a budget's time is text such as 2m, got {value['time']!r}")
         return {**rest, "time_s": parse_seconds(value["time"])}
-    if isinstance(value, int | float):
+    if not isinstance(value, Mapping | Budget):
         raise ValueError(f"a budget is a time with a unit (2m) or {{time: 2m, trials: 40}}, got {value!r}")
     return value
 
 
 def _read_consumer(value: Any) -> Any:
+    if value == "step":
+        raise ValueError("the consumer step needs a factory, got none; write {step: my_package.train:make_step}")
     if isinstance(value, str):
         return {"kind": value}
-    if isinstance(value, Mapping) and len(value) == 1 and "kind" not in value:
-        ((kind, rest),) = value.items()
-        if kind == "step":
-            step = {"step": rest} if isinstance(rest, str) else _step_fields(rest)
-            return {"kind": "step", **step}
-        return {"kind": kind, **(rest if isinstance(rest, Mapping) else {})}
-    return value
+    if not isinstance(value, Mapping) or "kind" in value:
+        return value
+    if len(value) != 1:
+        raise ValueError(f"a consumer is one of loader, emulated and step, got {', '.join(map(str, value)) or 'none'}")
+    ((kind, rest),) = value.items()
+    if kind == "step":
+        return {"kind": "step", **_step_fields(rest)}
+    if kind == "emulated" and isinstance(rest, Mapping):
+        return {"kind": "emulated", **rest}
+    if kind == "emulated":
+        raise ValueError(f"emulated is {{step_ms: ..., step_ms_per_sample: ...}}, got {rest!r}")
+    raise ValueError(f"a consumer without settings is plain text such as loader, got {{{kind}: {rest!r}}}")
 
 
 def _step_fields(rest: Any) -> dict[str, Any]:
-    if not isinstance(rest, Mapping) or set(rest) - {"factory", "arguments"}:
+    if isinstance(rest, str):
+        return {"step": rest}
+    if not isinstance(rest, Mapping) or set(rest) - {"factory", "arguments"} or not rest.get("factory"):
         raise ValueError(f"step is a dotted path or {{factory: ..., arguments: ...}}, got {rest!r}")
-    return {"step": rest.get("factory"), "step_arguments": rest.get("arguments", {})}
+    return {"step": rest["factory"], "step_arguments": rest.get("arguments", {})}
+
+
+def _read_limit(value: Any) -> Any:
+    return value if isinstance(value, Mapping) else MemoryLimit.parse(value)
 
 
 class Budget(Value):
@@ -57,27 +74,48 @@ class Budget(Value):
     """
 
     time_s: float = Field(gt=0)
-    trials: int | None = Field(default=None, ge=1)
+    trials: int | None = Field(default=None, ge=1, strict=True)
 
 
 class SpaceSpec(Value):
-    """Narrowing of the space: the values that each dimension may take; None is the default choice."""
+    """Narrowing of the space: the values that each dimension may take; None is the default choice.
 
-    batch_size: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1)
-    num_workers: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
-    prefetch_factor: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(default=None, min_length=1)
-    pin_memory: tuple[bool, ...] | None = Field(default=None, min_length=1)
-    cache: tuple[CacheName, ...] | None = Field(default=None, min_length=1)
-    cache_fraction: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = Field(default=None, min_length=1)
-    archive: tuple[str, ...] | None = Field(default=None, min_length=1)
-    stored: tuple[StoredForm, ...] | None = Field(default=None, min_length=1)
+    A single value stands for a list of one.
+    """
 
-    @model_validator(mode="after")
-    def _check_formats(self) -> Self:
-        for name in self.archive or ():
+    batch_size: tuple[Annotated[int, Field(ge=1, strict=True)], ...] | None = None
+    num_workers: tuple[Annotated[int, Field(ge=0, strict=True)], ...] | None = None
+    prefetch_factor: tuple[Annotated[int, Field(ge=1, strict=True)], ...] | None = None
+    pin_memory: tuple[Annotated[bool, Field(strict=True)], ...] | None = None
+    cache: tuple[CacheName, ...] | None = None
+    cache_fraction: tuple[Annotated[float, Field(gt=0, le=1, strict=True)], ...] | None = None
+    archive: tuple[str, ...] | None = None
+    stored: tuple[StoredForm, ...] | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _wrap_single(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | int | float) else value
+
+    @field_validator("*")
+    @classmethod
+    def _check_values(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if values is None:
+            return None
+        if not values:
+            raise ValueError("a dimension needs at least one value, got none")
+        twice = [value for value in values if values.count(value) > 1]
+        if twice:
+            raise ValueError(f"each value of a dimension must stand once, got {twice[0]!r} twice; delete one")
+        return values
+
+    @field_validator("archive")
+    @classmethod
+    def _check_formats(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in names or ():
             if name not in STORED_FORMS:
                 raise ValueError(f"archive must be one of {', '.join(STORED_FORMS)}, got {name!r}")
-        return self
+        return names
 
 
 class StudySpec(Value):
@@ -106,18 +144,18 @@ class StudySpec(Value):
     dataset: Annotated[DatasetSource, BeforeValidator(_read_dataset)]
     budget: Annotated[Budget, BeforeValidator(_read_budget)]
     consumer: Annotated[Consumer, BeforeValidator(_read_consumer)] = Consumer()
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=DEVICE_PATTERN)
     memory_limit: Annotated[MemoryLimit, BeforeValidator(_read_limit)] = MemoryLimit(share=0.8)
     space: SpaceSpec = SpaceSpec()
     order: Literal["map", "streaming"] = "map"
     page_cache: Literal["warm", "cold"] = "warm"
-    horizon_epochs: int | None = Field(default=None, ge=1)
-    subset: int | None = Field(default=None, ge=1)
-    shuffle: bool = True
-    seed: int = Field(default=0, ge=0)
-    time_cap_s: float = Field(default=2.0, gt=0)
-    confirm_time_cap_s: float = Field(default=3.0, gt=0)
-    trial_timeout_s: float = Field(default=300.0, gt=0)
+    horizon_epochs: int | None = Field(default=None, ge=1, strict=True)
+    subset: int | None = Field(default=None, ge=1, strict=True)
+    shuffle: bool = Field(default=True, strict=True)
+    seed: int = Field(default=0, ge=0, strict=True)
+    time_cap_s: float = Field(default=2.0, gt=0, strict=True)
+    confirm_time_cap_s: float = Field(default=3.0, gt=0, strict=True)
+    trial_timeout_s: float = Field(default=300.0, gt=0, strict=True)
 
     @property
     def workload(self) -> Workload:
@@ -133,7 +171,3 @@ class StudySpec(Value):
             subset=self.subset,
             seed=self.seed,
         )
-
-
-def _read_limit(value: Any) -> Any:
-    return value if isinstance(value, Mapping) else MemoryLimit.parse(value)

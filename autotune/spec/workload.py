@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from math import inf, isfinite
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from autotune.spec.base import Value
-from autotune.units import parse_bytes
+from autotune.units import MIB, parse_bytes
+
+DEVICE_PATTERN = r"^(auto|cpu|cuda(:\d+)?|mps)$"
+"""Devices by torch's names, and `auto`."""
+
+LIMIT_MIN_BYTES = MIB
+"""Smallest number that is read as bytes without a unit; `memory_limit: 20` surely means something else."""
+
+
+def _plain(value: Any) -> Any:
+    """Turn an argument into plain JSON values, so that it comes back from storage as it went in."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and isfinite(value):
+        return value
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(item) for key, item in value.items()}
+    raise ValueError(
+        f"arguments must be numbers, text, lists and mappings with text keys, got {value!r}; "
+        "build other objects inside the factory"
+    )
+
+
+Arguments = Annotated[Mapping[str, Any], AfterValidator(_plain)]
+"""Keyword arguments of a factory, as plain JSON values."""
 
 
 class DatasetSource(Value):
@@ -21,16 +51,18 @@ class DatasetSource(Value):
     """
 
     factory: str | None = None
-    arguments: Mapping[str, Any] = {}
+    arguments: Arguments = Field(default={})
     type_name: str | None = None
 
+    @field_validator("factory")
+    @classmethod
+    def _check_path(cls, factory: str | None) -> str | None:
+        return None if factory is None else check_dotted_path(factory)
+
     @model_validator(mode="after")
-    def _check_path(self) -> Self:
-        if self.factory is None:
-            if self.type_name is None:
-                raise ValueError("a dataset source needs a factory or the type of an object, got neither")
-            return self
-        check_dotted_path(self.factory)
+    def _check_given(self) -> Self:
+        if self.factory is None and self.type_name is None:
+            raise ValueError("a dataset source needs a factory or the type of an object, got neither")
         return self
 
 
@@ -62,7 +94,12 @@ class Consumer(Value):
     step_ms: float = Field(default=0.0, ge=0)
     step_ms_per_sample: float = Field(default=0.0, ge=0)
     step: str | None = None
-    step_arguments: Mapping[str, Any] = {}
+    step_arguments: Arguments = Field(default={})
+
+    @field_validator("step")
+    @classmethod
+    def _check_path(cls, step: str | None) -> str | None:
+        return None if step is None else check_dotted_path(step)
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
@@ -70,10 +107,10 @@ class Consumer(Value):
             raise ValueError(f"step_ms belongs to an emulated consumer, got kind {self.kind!r}")
         if self.kind == "emulated" and not (self.step_ms or self.step_ms_per_sample):
             raise ValueError("an emulated step needs step_ms or step_ms_per_sample above 0, got neither")
-        if self.step is not None:
-            if self.kind != "step":
-                raise ValueError(f"step belongs to the consumer kind 'step', got kind {self.kind!r}")
-            check_dotted_path(self.step)
+        if self.step is not None and self.kind != "step":
+            raise ValueError(f"step belongs to the consumer kind 'step', got kind {self.kind!r}")
+        if self.step_arguments and self.step is None:
+            raise ValueError("step_arguments belong to a step with a dotted path, got none")
         return self
 
     @property
@@ -101,7 +138,7 @@ class MemoryLimit(Value):
 
     @classmethod
     def parse(cls, value: str | float | MemoryLimit) -> MemoryLimit:
-        """Read `80%`, `0.8`, `20GiB` or a number of bytes.
+        """Read `80%`, `0.8`, `20GiB` or a whole number of bytes.
 
         Raises:
             ValueError: It is none of these.
@@ -109,21 +146,34 @@ class MemoryLimit(Value):
         if isinstance(value, MemoryLimit):
             return value
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError(f"a memory limit is text such as 80% or 20GiB, got {value!r}")
-        if isinstance(value, str) and value.strip().endswith("%"):
+            raise ValueError(f"a memory limit is a share such as 80% or a size such as 20GiB, got {value!r}")
+        if isinstance(value, str):
+            return cls._parse_text(value.strip())
+        if isinstance(value, int) and value >= LIMIT_MIN_BYTES:
+            return cls(size_bytes=value)
+        return cls(share=_checked_share(float(value) if abs(value) <= LIMIT_MIN_BYTES else inf, value))
+
+    @classmethod
+    def _parse_text(cls, text: str) -> MemoryLimit:
+        if text.endswith("%"):
             try:
-                share = float(value.strip()[:-1]) / 100
+                share = float(text[:-1]) / 100
             except ValueError:
-                raise ValueError(f"a memory limit is a share such as 80%, got {value!r}") from None
-        elif isinstance(value, str):
-            return cls(size_bytes=parse_bytes(value))
-        else:
-            share = float(value)
-        if 1 < share == int(share) and not isinstance(value, str):
-            return cls(size_bytes=int(share))
-        if not 0 < share <= 1:
-            raise ValueError(f"a memory limit's share is above 0 % and at most 100 %, got {value!r}")
-        return cls(share=share)
+                raise ValueError(f"a memory limit is a share such as 80%, got {text!r}") from None
+            return cls(share=_checked_share(share, text))
+        try:
+            return cls(size_bytes=parse_bytes(text))
+        except OverflowError:
+            raise ValueError(f"a memory limit is a size such as 20GiB, got {text!r}") from None
+
+
+def _checked_share(share: float, value: object) -> float:
+    if not 0 < share <= 1:
+        raise ValueError(
+            f"a memory limit's share is above 0 % and at most 100 %, and a size has a unit, got {value!r}; "
+            "write 80% or 20GiB"
+        )
+    return share
 
 
 class Workload(Value):
@@ -144,7 +194,7 @@ class Workload(Value):
 
     dataset: DatasetSource
     consumer: Consumer = Consumer()
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    device: str = Field(default="auto", pattern=DEVICE_PATTERN)
     memory_limit: MemoryLimit = MemoryLimit(share=0.8)
     order: Literal["map", "streaming"] = "map"
     page_cache: Literal["warm", "cold"] = "warm"

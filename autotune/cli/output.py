@@ -1,0 +1,74 @@
+"""What all commands share: exit codes, the one JSON document, and the words for a configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from autotune.errors import AutotuneError, MachineBusyError, NothingFeasibleError, SpecError
+from autotune.registry import Registry
+from autotune.spec import SCHEMA_VERSION, Decision, LoaderConfig
+from autotune.spec.base import first_message
+
+EXIT_FAILED, EXIT_WRONG_USE, EXIT_NOTHING_FEASIBLE, EXIT_BUSY = 1, 2, 3, 4
+DEFAULT_WORD, BEST_WORD = "default", "best"
+
+
+def exit_code(error: AutotuneError) -> int:
+    """Give the exit code of an error: 2 wrong use, 3 nothing feasible, 4 machine busy, else 1."""
+    if isinstance(error, MachineBusyError):
+        return EXIT_BUSY
+    if isinstance(error, NothingFeasibleError):
+        return EXIT_NOTHING_FEASIBLE
+    return EXIT_WRONG_USE if isinstance(error, SpecError) else EXIT_FAILED
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print exactly one JSON document on standard output."""
+    print(json.dumps({"schema_version": SCHEMA_VERSION, **document}, allow_nan=False))
+
+
+def error_console() -> Console:
+    """Give the console for everything that is not the result."""
+    return Console(stderr=True)
+
+
+def parse_config(words: list[str], base: LoaderConfig) -> LoaderConfig:
+    """Change a configuration by `key=value` words.
+
+    Raises:
+        SpecError: A word has another form, a key is unknown, or a value breaks a rule.
+    """
+    changes: dict[str, Any] = {}
+    for word in words:
+        key, separator, value = word.partition("=")
+        if not separator or key not in LoaderConfig.model_fields:
+            known = ", ".join(LoaderConfig.model_fields)
+            raise SpecError(f"a setting has the form key=value with one of the keys {known}, got {word!r}")
+        changes[key] = None if value == "none" and key != "cache" else value
+    if changes.get("archive") and "stored" not in changes:
+        changes["stored"] = None
+    if str(changes.get("num_workers", "")) == "0":
+        changes.setdefault("prefetch_factor", None)
+        changes.setdefault("persistent_workers", None)
+    try:
+        return base.replace(**changes)
+    except ValidationError as error:
+        raise SpecError(f"configuration {' '.join(words)!r}: {first_message(error)}") from error
+
+
+def newest_decision(registry: Registry, study: str) -> Decision:
+    """Give the newest decision of a study.
+
+    Raises:
+        SpecError: There is none; the message names the studies that have one.
+    """
+    found = registry.decisions(study, limit=1)
+    if found:
+        return found[0]
+    known = ", ".join(sorted({decision.study for decision in registry.decisions(limit=100)})) or "none yet"
+    raise SpecError(f"no decision about a study {study!r}, known are: {known}; run `autotune tune` first")

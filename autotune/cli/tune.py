@@ -1,0 +1,93 @@
+"""`autotune tune`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from autotune.cli.output import EXIT_NOTHING_FEASIBLE, error_console, print_json
+from autotune.compose import Places, inspect_dataset, places, tune_study
+from autotune.space import PRIORS, Space
+from autotune.spec import StudySpec
+from autotune.spec.study_file import read_study, spec_from_fields
+from autotune.spec.study_show import show_spec
+from autotune.tracking.console import ConsoleListener, summary_table
+from autotune.trial import LocalRunner
+
+NEEDS_ARGUMENTS = True
+EXAMPLES = """Examples:
+
+autotune tune studies/forest_gaps.yaml
+
+autotune tune studies/forest_gaps.yaml --budget 30s --json > result.json
+
+autotune tune studies/forest_gaps.yaml --dry-run
+
+A study file needs three lines: name, dataset (package.module:factory) and budget. A killed study goes on
+where it was when the same command is given again."""
+
+
+def command(
+    study: Annotated[Path, typer.Argument(help="Study file (YAML).")],
+    budget: Annotated[str | None, typer.Option(help="Wall time instead of the file's, as 30s or 5m.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Most trials of the search.", min=1)] = None,
+    home: Annotated[Path | None, typer.Option(help="Folder for results instead of the usual one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+    show: Annotated[bool, typer.Option("--show-spec", help="Print the study with all defaults, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Say what would be tried, and stop.")] = False,
+) -> None:
+    """Search, measure and confirm the fastest configuration of a study."""
+    spec = _overridden(read_study(study), budget, trials)
+    if show:
+        print(show_spec(spec), end="")
+        return
+    at = places(home)
+    if dry_run:
+        _describe(spec, at)
+        return
+    summary = tune_study(spec, at=at, listeners=[ConsoleListener(error_console(), show_summary=as_json)])
+    if as_json:
+        print_json(summary.model_dump(mode="json"))
+    else:
+        console = Console()
+        console.print(summary_table(summary))
+        console.print(
+            f"Results are in {at.home}. Next: autotune explain {spec.name} · autotune dashboard · "
+            f"MLflow: mlflow ui --backend-store-uri {at.tracking_uri}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    if summary.outcome == "nothing_feasible":
+        raise typer.Exit(EXIT_NOTHING_FEASIBLE)
+
+
+def _overridden(spec: StudySpec, budget: str | None, trials: int | None) -> StudySpec:
+    if budget is None and trials is None:
+        return spec
+    wanted: dict[str, object] = {"trials": trials if trials is not None else spec.budget.trials}
+    wanted |= {"time": budget} if budget is not None else {"time_s": spec.budget.time_s}
+    return spec_from_fields({**spec.model_dump(), "budget": wanted})
+
+
+def _describe(spec: StudySpec, at: Places) -> None:
+    """Print the space and what is tried first, without measuring."""
+    with LocalRunner() as runner:
+        inspection = inspect_dataset(runner, spec, at=at)
+    space = Space(spec.space, inspection)
+    console = Console()
+    console.print(f"[bold]{spec.name}[/]: {inspection.dataset.type_name}, {inspection.dataset.length} samples of")
+    console.print(f"  {inspection.sample_structure}", highlight=False)
+    console.print(f"on {inspection.machine.machine_class}; {len(space.points)} possible configurations:")
+    table = Table("dimension", "choices")
+    for name, choices in space.dimensions.model_dump().items():
+        table.add_row(name, ", ".join(str(choice) for choice in choices))
+    console.print(table)
+    first = Table("tried first", "because of", "source")
+    for prior in PRIORS:
+        point = space.nearest(prior.config(inspection.machine, inspection.machine.memory_bytes))
+        first.add_row(point.label(), prior.name, prior.source)
+    console.print(first)

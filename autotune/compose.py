@@ -1,0 +1,350 @@
+"""The composition root: puts study, runner, registry and tracking together; home of `autotune.tune`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from autotune.constants import CONFIRM_PAIRS_MIN
+from autotune.errors import DatasetError
+from autotune.home import home_folder
+from autotune.registry import Registry, check_separate, open_registry
+from autotune.space import Space
+from autotune.spec import (
+    DatasetSource,
+    Failure,
+    Inspection,
+    LoaderConfig,
+    MemoryLimit,
+    StudyListener,
+    StudySpec,
+    StudyStarted,
+    StudySummary,
+    TrialRecord,
+    TrialRequest,
+)
+from autotune.spec.study_file import spec_from_fields
+from autotune.study.lock import machine_lock
+from autotune.study.pairs import Blocks
+from autotune.study.setting import Setting
+from autotune.trial import LocalRunner, TrialRunner
+
+_LOG = logging.getLogger(__name__)
+
+_RUN_KEY = "autotune:run"
+_RUN_ENDED = "autotune:ended"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where everything is kept.
+
+    Attributes:
+        home: Folder of registry, archives and caches.
+        registry_url: SQLAlchemy URL of the registry; None is a file in `home`.
+        tracking_uri: MLflow's tracking URI.
+    """
+
+    home: Path
+    registry_url: str | None = None
+    tracking_uri: str
+
+    @property
+    def optuna_url(self) -> str:
+        """SQLAlchemy URL of Optuna's own database."""
+        return f"sqlite:///{self.home / 'optuna.db'}"
+
+    @property
+    def archive_root(self) -> Path:
+        """Folder of archives."""
+        return self.home / "archives"
+
+    @property
+    def cache_root(self) -> Path:
+        """Folder of disk caches."""
+        return self.home / "cache"
+
+
+def places(home: str | Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Places:
+    """Find out where everything is kept, and make the folder.
+
+    Args:
+        home: Folder; None is `AUTOTUNE_HOME`, else the user's data folder.
+        environ: Environment; `MLFLOW_TRACKING_URI` in it wins over a database in the folder.
+    """
+    folder = home_folder(home, environ)
+    folder.mkdir(parents=True, exist_ok=True)
+    tracking_uri = environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
+    return Places(home=folder, tracking_uri=tracking_uri)
+
+
+def tune(
+    dataset: Any,
+    budget: str = "60s",
+    *,
+    step: Callable[[Any], object] | None = None,
+    memory_limit: str | float | None = None,
+    name: str | None = None,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+    trials: int | None = None,
+    home: str | Path | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> StudySummary:
+    """Tune the loading of a dataset object: what `autotune tune` does, from a script or notebook.
+
+    The dataset, step and collate function are sent to the measuring processes by cloudpickle, classes of
+    the script included; the script itself is never imported there and needs no `__main__` guard.
+
+    Args:
+        dataset: Map-style or iterable dataset.
+        budget: Wall time with a unit (`60s`, `5m`).
+        step: Called with each batch on the device: the training step. Without it only loading is measured,
+            and the tuned batch size is not handed out.
+        memory_limit: Device memory as share (`80%`, 0.8) or size (`20GiB`); None is 80 %.
+        name: Name of the study; None is the dataset's class.
+        collate_fn: The loader's collate function.
+        trials: Most trials of the search.
+        home: Folder for results; None is the usual one.
+        progress: Show progress on standard error.
+        **settings: Further keys of a study file (`space`, `device`, `page_cache`, `seed` ...).
+
+    Returns:
+        The outcome; `autotune.best_loader(dataset)` uses it from now on.
+
+    Raises:
+        SpecError: An argument breaks a rule.
+        DatasetError: The dataset cannot be read.
+        MachineBusyError: Another tuning job holds this machine.
+    """
+    kind = type(dataset)
+    fields: dict[str, Any] = {
+        "name": name or kind.__name__,
+        "budget": {"time": budget, "trials": trials},
+        "dataset": DatasetSource(type_name=f"{kind.__module__}.{kind.__qualname__}").model_dump(),
+        "memory_limit": MemoryLimit.parse(memory_limit if memory_limit is not None else 0.8).model_dump(),
+        **settings,
+    }
+    payload: dict[str, Any] = {"dataset": dataset}
+    if step is not None:
+        payload["step"] = step
+        fields["consumer"] = {"kind": "step"}
+    if collate_fn is not None:
+        payload["collate_fn"] = collate_fn
+    listeners = [_console()] if progress else []
+    return tune_study(spec_from_fields(fields), at=places(home), payload=payload, listeners=listeners)
+
+
+def _console() -> StudyListener:
+    from rich.console import Console
+
+    from autotune.tracking.console import ConsoleListener
+
+    return ConsoleListener(Console(stderr=True))
+
+
+def tune_study(
+    spec: StudySpec,
+    *,
+    at: Places,
+    payload: Mapping[str, Any] | None = None,
+    listeners: Sequence[StudyListener] = (),
+) -> StudySummary:
+    """Run a study from start, or from where a killed run left it, to its decision.
+
+    Args:
+        spec: The study.
+        at: Where everything is kept.
+        payload: Objects without a dotted path: `dataset`, `step`, `collate_fn`.
+        listeners: Told beside MLflow.
+
+    Returns:
+        The outcome.
+    """
+    check_separate(at.registry_url or f"sqlite:///{at.home / 'registry.db'}", at.optuna_url, at.tracking_uri)
+    with (
+        machine_lock(f"study {spec.name}"),
+        open_registry(at.home, at.registry_url) as registry,
+        _payload_file(payload) as payload_path,
+        LocalRunner() as runner,
+        ThreadPoolExecutor(max_workers=1) as background,
+    ):
+        tracker = _tracker(registry, at)
+        # slow imports and schema creation happen while nothing is timed
+        warm = background.submit(_warm_up, tracker)
+        inspection = inspect_dataset(runner, spec, at=at, payload_path=payload_path)
+        warm.result()
+        setting = _setting(
+            spec, inspection, runner=runner, registry=registry, at=at, payload_path=payload_path,
+            listeners=(*listeners, tracker),
+        )  # fmt: skip
+        return _run(setting, at)
+
+
+def _warm_up(tracker: Any) -> None:
+    tracker.warm_up()
+    import optuna_dashboard  # noqa: F401 (its import takes over a second)
+    import scipy.stats  # noqa: F401 (likewise)
+
+
+def _tracker(registry: Registry, at: Places) -> Any:
+    from autotune.tracking.mlflow_listener import MlflowListener
+
+    return MlflowListener(registry, tracking_uri=at.tracking_uri, artifact_root=at.home / "mlartifacts")
+
+
+def _setting(
+    spec: StudySpec,
+    inspection: Inspection,
+    *,
+    runner: TrialRunner,
+    registry: Registry,
+    at: Places,
+    payload_path: Path | None,
+    listeners: Sequence[StudyListener],
+) -> Setting:
+    return Setting(
+        run_key=uuid4().hex,
+        spec=spec,
+        inspection=inspection,
+        space=Space(spec.space, inspection),
+        runner=runner,
+        store=registry,
+        listeners=listeners,
+        payload_path=payload_path,
+        archive_root=at.archive_root,
+        cache_root=at.cache_root,
+    )
+
+
+def _run(setting: Setting, at: Places) -> StudySummary:
+    from dataclasses import replace
+
+    from autotune.study.dashboard import tell_story
+    from autotune.study.optuna_store import open_storage, open_study, settle_stale
+    from autotune.study.run import interrupted_records, run_study
+    from autotune.tracking.figures import study_figures
+
+    study = open_study(open_storage(at.optuna_url), setting.spec, setting.space)
+    settled = settle_stale(study, setting.store, setting.spec)
+    if settled:
+        _LOG.warning("settled %d trials that an interrupted run left behind", settled)
+    if study.user_attrs.get(_RUN_KEY, _RUN_ENDED) != study.user_attrs.get(_RUN_ENDED, _RUN_ENDED):
+        setting = replace(setting, run_key=study.user_attrs[_RUN_KEY])
+    else:
+        study.set_user_attr(_RUN_KEY, setting.run_key)
+    resumed = len(interrupted_records(setting))
+    setting.notify("on_start", StudyStarted(run_key=setting.run_key, spec=setting.spec, resumed=resumed))
+    setting.notify("on_inspected", setting.inspection)
+    summary = run_study(setting, study)
+    study.set_user_attr(_RUN_ENDED, setting.run_key)
+    records = [record for record in setting.store.records(setting.spec.name) if record.phase == "search"]
+    chosen = [record.key for record in records if record.config == summary.best]
+    tell_story(study, summary, best_key=chosen[-1] if chosen else None, figures=study_figures(records))
+    return summary
+
+
+def inspect_dataset(
+    runner: TrialRunner, spec: StudySpec, *, at: Places, payload_path: Path | None = None
+) -> Inspection:
+    """Look at a study's dataset in a process of its own.
+
+    Raises:
+        DatasetError: It cannot be built or read; the message says why.
+    """
+    found = runner.inspect(single_request(spec, LoaderConfig.torch_default(1), at=at, payload_path=payload_path))
+    if isinstance(found, Failure):
+        raise DatasetError(f"the dataset of study {spec.name!r} cannot be used: {found.message}")
+    return found
+
+
+def single_request(
+    spec: StudySpec, config: LoaderConfig, *, at: Places, payload_path: Path | None = None
+) -> TrialRequest:
+    """Write the request for one run outside a study."""
+    return TrialRequest(
+        study=spec.name,
+        phase="measure",
+        workload=spec.workload,
+        config=config,
+        payload_path=str(payload_path) if payload_path else None,
+        archive_root=str(at.archive_root),
+        cache_root=str(at.cache_root),
+        time_cap_s=spec.confirm_time_cap_s,
+        timeout_s=spec.trial_timeout_s,
+    )
+
+
+def measure(spec: StudySpec, config: LoaderConfig, *, at: Places) -> TrialRecord:
+    """Measure one configuration of a study once, in a fresh process, and save the record."""
+    with machine_lock(f"measuring {spec.name}"), open_registry(at.home, at.registry_url) as registry:
+        with LocalRunner() as runner:
+            inspection = inspect_dataset(runner, spec, at=at)
+            canonical = config.canonical(has_accelerator=inspection.machine.has_accelerator)
+            record = runner.run(single_request(spec, canonical, at=at))
+        registry.save_record(record)
+    return record
+
+
+def compare(
+    spec: StudySpec,
+    rivals: tuple[LoaderConfig, LoaderConfig],
+    *,
+    at: Places,
+    pairs: int = CONFIRM_PAIRS_MIN,
+    on_run: Callable[[TrialRecord], None] = lambda _: None,
+) -> tuple[Blocks, tuple[LoaderConfig, LoaderConfig]]:
+    """Compare two configurations by fresh interleaved runs.
+
+    Args:
+        spec: The study whose dataset and consumer are used.
+        rivals: The two.
+        at: Where everything is kept.
+        pairs: Runs of each.
+        on_run: Called after each run.
+
+    Returns:
+        The runs, and the two configurations in canonical form.
+    """
+    with (
+        machine_lock(f"comparing in {spec.name}"),
+        open_registry(at.home, at.registry_url) as registry,
+        LocalRunner() as runner,
+    ):
+        accelerated = inspect_dataset(runner, spec, at=at).machine.has_accelerator
+        first, second = (config.canonical(has_accelerator=accelerated) for config in rivals)
+
+        def run(config: LoaderConfig) -> TrialRecord:
+            record = runner.run(single_request(spec, config, at=at).replace(phase="compare"))
+            registry.save_record(record)
+            on_run(record)
+            return record
+
+        blocks = Blocks([first, second], run)
+        for _ in range(pairs):
+            blocks.add()
+    return blocks, (first, second)
+
+
+@contextmanager
+def _payload_file(payload: Mapping[str, Any] | None) -> Iterator[Path | None]:
+    """Write objects that have no dotted path to a private file for the measuring processes."""
+    if payload is None:
+        yield None
+        return
+    import cloudpickle
+
+    with tempfile.TemporaryDirectory(prefix="autotune-") as folder:
+        path = Path(folder) / "payload.pkl"
+        # modules beside a script are found there as they are here
+        path.write_bytes(cloudpickle.dumps({**payload, "sys_path": [entry for entry in sys.path if entry]}))
+        yield path

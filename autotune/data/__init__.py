@@ -1,0 +1,1 @@
+"""Datasets, archives and caches, and how a configuration becomes a `DataLoader` (`autotune.data.build`)."""

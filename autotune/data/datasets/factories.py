@@ -1,0 +1,46 @@
+"""Datasets that study files name by dotted path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from autotune.data.datasets.gaps import GapMaskDataset
+from autotune.data.datasets.raster import GeoTiffPairDataset
+from autotune.data.datasets.sample_tiles import forest_gap_tiles
+from autotune.home import home_folder
+
+
+def forest_gaps(
+    root: str | None = None, *, count: int = 600, size: int = 256, seed: int = 0, **settings: Any
+) -> GeoTiffPairDataset:
+    """Give canopy-height tiles with gap masks, drawn once into the data folder.
+
+    Args:
+        root: Folder for generated data; None is `data` in autotune's home (`AUTOTUNE_HOME`).
+        count: Number of tiles.
+        size: Side in pixels.
+        seed: Seed of the drawing.
+        **settings: Further settings of `GeoTiffPairDataset`.
+    """
+    folder = forest_gap_tiles(
+        home_folder() / "data" if root is None else Path(root).expanduser(), count=count, size=size, seed=seed
+    )
+    names = [f"{number:05d}.tif" for number in range(count)]
+    return GeoTiffPairDataset(
+        [folder / "heights" / name for name in names],
+        [folder / "gaps" / name for name in names],
+        **{"size": size, "bands": (1,), **settings},
+    )
+
+
+def forest_gaps_chm(folder: str, pattern: str | Sequence[str] = "**/*.tif", **settings: Any) -> GapMaskDataset:
+    """Give windows of the canopy-height rasters in a folder, with their gaps.
+
+    Args:
+        folder: Folder that is searched; relative to the current one.
+        pattern: Glob pattern, or several.
+        **settings: Further settings of `GapMaskDataset`.
+    """
+    return GapMaskDataset.from_folder(folder, pattern, **settings)

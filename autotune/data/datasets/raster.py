@@ -1,0 +1,225 @@
+"""Pairs of an image and its mask as GeoTIFF files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from autotune.data.datasets.raster_files import (
+    Box,
+    OpenRasters,
+    Pixels,
+    Raster,
+    invalid_pixels,
+    raster_size,
+    read_bytes,
+    read_path,
+)
+from autotune.data.datasets.windows import Size, as_size, pad_to, path_array, path_at, window_origins
+from autotune.data.stages import Raw, StagedDataset
+from autotune.errors import DatasetError, SampleError, SpecError
+
+NodataRule = Literal["mask", "keep"]
+Paths = Sequence[str | os.PathLike[str]]
+
+
+class GeoTiffPairDataset(StagedDataset):
+    """Images with masks of the same size, through rasterio.
+
+    A sample is `(image, mask)`: float32 `(bands, H, W)` and uint8 `(1, H, W)`; with `metadata` a third
+    part holds path, coordinate system, transform, nodata and window.
+
+    Whole files are staged (`read` gives the bytes of both files); windows are not, as each would carry
+    its whole file.
+
+    Args:
+        input_paths: Images.
+        mask_paths: Masks, one for each image, in the same order.
+        window: Size of tiles; None takes whole files.
+        stride: Step from tile to tile; None is the window's size. Tiles cover every pixel.
+        size: Size that every whole file has, where that is known; it is declared then, and checked.
+        bands: Bands of the image, counted from 1; None is all.
+        nodata: `mask` replaces pixels without a measurement (declared nodata, NaN, infinite) by `fill`;
+            `keep` leaves pixels as they are.
+        nodata_zero_is_invalid: Whether a declared nodata value of 0 counts. It does not by default, as
+            0 m is bare ground in a canopy-height raster.
+        fill: What replaces them.
+        ignore_index: Value that the mask gets at those pixels; None leaves the mask alone.
+        dtype: Type of the image; None keeps the file's.
+        mask_dtype: Type of the mask.
+        metadata: Whether samples have a third part.
+        seed: Seed of the augmentation of a subclass that has one.
+    """
+
+    unfingerprinted = ("_open",)
+
+    def __init__(
+        self,
+        input_paths: Paths,
+        mask_paths: Paths,
+        *,
+        window: Size | None = None,
+        stride: Size | None = None,
+        size: Size | None = None,
+        bands: Sequence[int] | None = None,
+        nodata: NodataRule = "mask",
+        nodata_zero_is_invalid: bool = False,
+        fill: float = 0.0,
+        ignore_index: int | None = None,
+        dtype: str | None = "float32",
+        mask_dtype: str = "uint8",
+        metadata: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(seed=seed)
+        if len(input_paths) != len(mask_paths):
+            raise DatasetError(f"each image needs one mask, got {len(input_paths)} images and {len(mask_paths)} masks")
+        if nodata not in ("mask", "keep"):
+            raise SpecError(f"nodata must be 'mask' or 'keep', got {nodata!r}")
+        if stride is not None and window is None:
+            raise SpecError(f"stride needs a window, got stride={stride!r} with window=None")
+        self.window = None if window is None else as_size(window, "window")
+        self.stride = None if window is None else as_size(stride or window, "stride")
+        self.size = None if size is None else as_size(size, "size")
+        self.bands = None if bands is None else tuple(bands)
+        self.nodata = nodata
+        self.nodata_zero_is_invalid = nodata_zero_is_invalid
+        self.fill = fill
+        self.ignore_index = ignore_index
+        self.dtype = dtype
+        self.mask_dtype = mask_dtype
+        self.metadata = metadata
+        self.staged = window is None
+        self._inputs = path_array(input_paths)
+        self._masks = path_array(mask_paths)
+        self._windows = self._list_windows()
+        self._open = OpenRasters(place=metadata)
+
+    part_names = ("image.tif", "mask.tif")
+
+    def __len__(self) -> int:
+        return len(self._inputs) if self._windows is None else len(self._windows)
+
+    def read(self, index: int) -> Raw:
+        """Give the bytes of image and mask, and with `metadata` the path."""
+        paths = path_at(self._inputs, index), path_at(self._masks, index)
+        raw = []
+        for path in paths:
+            try:
+                raw.append(Path(path).read_bytes())
+            except OSError as error:
+                raise SampleError(f"the raster cannot be read: {error}", path) from error
+        return (*raw, os.fsencode(paths[0])) if self.metadata else tuple(raw)
+
+    def decode(self, raw: Raw) -> Any:
+        """Turn the bytes of image and mask into a sample."""
+        image = read_bytes(raw[0], bands=self.bands, place=self.metadata)
+        mask = read_bytes(raw[1], bands=(1,))
+        return self._sample(image, mask, os.fsdecode(raw[2]) if self.metadata else None, None)
+
+    def base_sample(self, index: int) -> Any:
+        """Read one sample by path; bit for bit what `decode(read(index))` gives."""
+        if self._windows is not None:
+            return self._read_window(index)
+        path, mask_path = path_at(self._inputs, index), path_at(self._masks, index)
+        image = read_path(path, bands=self.bands, place=self.metadata)
+        return self._sample(image, read_path(mask_path, bands=(1,)), path, None)
+
+    def path_of(self, index: int) -> str:
+        """Give the path of the image behind a sample."""
+        return path_at(self._inputs, index if self._windows is None else int(self._windows[index, 0]))
+
+    def source_paths(self) -> Iterator[str]:
+        """Give every file behind the dataset."""
+        for paths in (self._inputs, self._masks):
+            yield from (path_at(paths, index) for index in range(len(paths)))
+
+    def sample_structure(self) -> str | None:
+        """Declare the structure of a sample, where it is known without opening a file."""
+        side = self.window or self.size
+        if side is None or self.bands is None or self.dtype is None or self.metadata:
+            return None
+        height, width = side
+        return f"({self.dtype}[{len(self.bands)},{height},{width}], {self.mask_dtype}[1,{height},{width}])"
+
+    def _list_windows(self) -> npt.NDArray[np.int64] | None:
+        if self.window is None or self.stride is None:
+            return None
+        paths = (path_at(self._inputs, index) for index in range(len(self._inputs)))
+        sizes = (self.size or raster_size(path) for path in paths)
+        return window_origins(sizes, self.window, self.stride)
+
+    def _read_window(self, index: int) -> Any:
+        windows, window = self._windows, self.window
+        if windows is None or window is None:
+            raise DatasetError("windows are read only where a window was given")
+        number, row, column = windows[index].tolist()
+        path, mask_path = path_at(self._inputs, number), path_at(self._masks, number)
+        height, width = self.size or raster_size(path)
+        box = (row, column, min(window[0], height - row), min(window[1], width - column))
+        image = self._open.read(path, box, bands=self.bands)
+        return self._sample(image, self._open.read(mask_path, box, bands=(1,)), path, box)
+
+    def _sample(self, image: Raster, mask: Raster, path: str | None, box: Box | None) -> Any:
+        height, width = image.pixels.shape[1:]
+        if mask.pixels.shape[1:] != (height, width):
+            raise SampleError(
+                f"image and mask must have one size, got {height} x {width} and "
+                f"{mask.pixels.shape[1]} x {mask.pixels.shape[2]}",
+                path,
+            )
+        if self.size is not None and box is None and self.size != (height, width):
+            raise SampleError(f"every file must be {self.size[0]} x {self.size[1]}, got {height} x {width}", path)
+        pixels, labels = self._treat(image, mask, path)
+        if self.window is not None:
+            pixels, labels = pad_to(pixels, self.window, self.fill), pad_to(labels, self.window, self.ignore_index or 0)
+        tensors = torch.from_numpy(pixels), torch.from_numpy(labels)
+        if not self.metadata:
+            return tensors
+        return (*tensors, _metadata(image, path or "", box or (0, 0, height, width)))
+
+    def _treat(self, image: Raster, mask: Raster, path: str | None) -> tuple[Pixels, Pixels]:
+        """Apply the nodata rule and the types."""
+        pixels, labels = image.pixels, mask.pixels
+        if self.nodata == "mask":
+            invalid = invalid_pixels(image, zero_is_invalid=self.nodata_zero_is_invalid)
+            pixels[invalid] = self.fill
+            if labels.dtype.kind == "f":
+                labels = np.nan_to_num(labels, nan=float(self.ignore_index or 0))
+            labels = _cast_exactly(labels, self.mask_dtype, path)
+            if self.ignore_index is not None:
+                labels[invalid.any(axis=0, keepdims=True)] = self.ignore_index
+        else:
+            labels = _cast_exactly(labels, self.mask_dtype, path)
+        return pixels if self.dtype is None else pixels.astype(self.dtype, copy=False), labels
+
+
+def _cast_exactly(labels: Pixels, dtype: str, path: str | None) -> Pixels:
+    if np.can_cast(labels.dtype, dtype):
+        return labels.astype(dtype, copy=False)
+    with np.errstate(invalid="ignore"):
+        cast = labels.astype(dtype)
+    if not np.array_equal(cast, labels):
+        raise SampleError(
+            f"labels of {labels.dtype} must fit into {dtype}, got {labels.min()} to {labels.max()}; set mask_dtype",
+            path,
+        )
+    return cast
+
+
+def _metadata(image: Raster, path: str, box: Box) -> dict[str, Any]:
+    """Describe where the pixels come from, in types that torch collates."""
+    return {
+        "path": path,
+        "crs": image.crs,
+        "transform": image.transform,
+        "has_nodata": image.nodata is not None,
+        "nodata": float("nan") if image.nodata is None else float(image.nodata),
+        "window": box,
+    }

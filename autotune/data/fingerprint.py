@@ -1,0 +1,217 @@
+"""`source_fingerprint`: digits that change whenever stored samples might."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import types
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset, Dataset, Subset
+
+from autotune.errors import DatasetError
+
+_FOREIGN_MODULES = ("torch.", "builtins", "typing", "abc", "collections.", "enum")
+_DEEPEST = 12
+
+
+class _OpaqueError(Exception):
+    """A setting has no description that is the same in another process."""
+
+
+def source_fingerprint(dataset: Dataset[Any]) -> str | None:
+    """Give 32 hexadecimal digits for the source of a dataset, or None where none can be had.
+
+    A dataset tells its own by `fingerprint() -> str`, or names its files by `source_paths()`: then sizes,
+    modification times, the code of its class and its settings (transforms included) are hashed. Settings
+    whose names start with an underscore count where they are plain; public ones that cannot be described
+    (an open file, an object of a compiled class) leave the dataset without a fingerprint.
+
+    Raises:
+        DatasetError: A source file is missing.
+    """
+    parts = _fingerprint_parts(dataset)
+    return None if parts is None else _digest(parts)
+
+
+def _fingerprint_parts(dataset: Any) -> list[str] | None:
+    if type(dataset) is Subset:
+        inner = _fingerprint_parts(dataset.dataset)
+        places = np.asarray(dataset.indices, dtype=np.int64)
+        return None if inner is None else ["subset", _hash_bytes(places.tobytes()), *inner]
+    if type(dataset) is ConcatDataset:
+        parts = [_fingerprint_parts(part) for part in dataset.datasets]
+        return None if None in parts else ["concat", *(_digest(part) for part in parts if part is not None)]
+    own = getattr(dataset, "fingerprint", None)
+    if callable(own):
+        text = own()
+        return None if text is None else ["own", _class_name(type(dataset)), str(text)]
+    paths = getattr(dataset, "source_paths", None)
+    if not callable(paths):
+        return None
+    try:
+        return ["files", _describe_class(type(dataset)), _describe_settings(dataset), _hash_files(paths())]
+    except _OpaqueError:
+        return None
+
+
+def _hash_files(paths: Iterable[str | os.PathLike[str]]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            facts = Path(path).stat()
+        except OSError as error:
+            raise DatasetError(f"{os.fspath(path)}: a source file of the dataset cannot be found: {error}") from error
+        whole = os.path.abspath(path)  # noqa: PTH100  # resolve() would ask the file system for each part
+        digest.update(f"{whole}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _describe_settings(dataset: Any) -> str:
+    described = {}
+    left_out = {name for cls in type(dataset).__mro__ for name in vars(cls).get("unfingerprinted", ())}
+    for name, value in sorted(vars(dataset).items()):
+        if name in left_out:
+            continue
+        try:
+            text = _describe(value, 0)
+        except _OpaqueError:
+            if not name.startswith("_"):
+                raise
+            continue
+        # A handle that is opened lazily must not change the fingerprint, so private None is left out too.
+        if not (name.startswith("_") and value is None):
+            described[name] = text
+    return repr(described)
+
+
+def _describe(value: Any, depth: int) -> str:
+    if depth > _DEEPEST:
+        raise _OpaqueError
+    if value is None or type(value) in (bool, int, float, complex, str, bytes):
+        return repr(value)
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise _OpaqueError
+        return f"array {value.dtype.str} {value.shape} {_hash_bytes(np.ascontiguousarray(value).tobytes())}"
+    if isinstance(value, torch.Tensor):
+        return "tensor " + _describe_tensor(value, depth)
+    if isinstance(value, np.generic | np.dtype | torch.dtype | torch.device | PurePath | Enum):
+        return f"{_class_name(type(value))} {value}"
+    return _describe_structure(value, depth)
+
+
+def _describe_structure(value: Any, depth: int) -> str:
+    for kinds, describe in _DESCRIBERS:
+        if isinstance(value, kinds):
+            return describe(value, depth)
+    return _describe_object(value, depth)
+
+
+def _describe_mapping(value: Mapping[Any, Any], depth: int) -> str:
+    items = [(_describe(key, depth + 1), _describe(item, depth + 1)) for key, item in value.items()]
+    return f"{_class_name(type(value))} {items}"
+
+
+def _describe_sequence(value: list[Any] | tuple[Any, ...], depth: int) -> str:
+    return f"{_class_name(type(value))} {[_describe(item, depth + 1) for item in value]}"
+
+
+def _describe_set(value: set[Any] | frozenset[Any], depth: int) -> str:
+    return f"set {sorted(_describe(item, depth + 1) for item in value)}"
+
+
+def _describe_partial(value: functools.partial[Any], depth: int) -> str:
+    return f"partial {_describe([value.func, value.args, value.keywords], depth + 1)}"
+
+
+def _describe_method(value: types.MethodType, depth: int) -> str:
+    return f"method {_describe([value.__func__, value.__self__], depth + 1)}"
+
+
+def _describe_builtin(value: Any, depth: int) -> str:  # noqa: ARG001  # one form for the table
+    return f"builtin {getattr(value, '__module__', '')} {getattr(value, '__qualname__', value)}"
+
+
+def _describe_tensor(value: torch.Tensor, depth: int) -> str:
+    plain = value.detach().cpu().contiguous().flatten()
+    data = plain.view(torch.uint8).numpy() if plain.numel() else np.empty(0, np.uint8)
+    return f"{value.dtype} {_describe(tuple(value.shape), depth + 1)} {_hash_bytes(data.tobytes())}"
+
+
+def _describe_object(value: Any, depth: int) -> str:
+    settings = getattr(value, "__dict__", None)
+    if settings is None or isinstance(value, types.ModuleType):
+        raise _OpaqueError
+    items = [(name, _describe(item, depth + 1)) for name, item in sorted(settings.items())]
+    return f"{_describe_class(type(value))} {items}"
+
+
+def _describe_function(function: types.FunctionType, depth: int) -> str:
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    captured = _describe([function.__defaults__, function.__kwdefaults__, cells], depth + 1)
+    return f"function {_describe_code(function.__code__)} {captured}"
+
+
+def _describe_class(cls: type) -> str:
+    """Describe the code of a class and its own bases.
+
+    Compiled code rather than source: a class that was sent by cloudpickle has no source file any more.
+    """
+    texts = []
+    for base in cls.__mro__:
+        if f"{base.__module__}.".startswith(_FOREIGN_MODULES):
+            continue
+        members = []
+        for name, member in sorted(vars(base).items()):
+            function = getattr(member, "__func__", getattr(member, "fget", member))
+            if isinstance(function, types.FunctionType):
+                members.append((name, _describe_code(function.__code__)))
+            elif type(member) in (bool, int, float, str, bytes) and not name.startswith("__"):
+                members.append((name, repr(member)))
+        texts.append(f"{_class_name(base)} {members}")
+    return _hash_bytes("\n".join(texts).encode("utf-8", "surrogatepass"))
+
+
+def _describe_code(code: types.CodeType) -> str:
+    constants = [_describe_constant(constant) for constant in code.co_consts]
+    text = repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars))
+    return _hash_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def _describe_constant(constant: Any) -> str:
+    if isinstance(constant, types.CodeType):
+        return _describe_code(constant)
+    if isinstance(constant, frozenset):
+        return repr(sorted(map(repr, constant)))
+    return repr(constant)
+
+
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _hash_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _digest(parts: list[str]) -> str:
+    return _hash_bytes("\0".join(parts).encode("utf-8", "surrogatepass"))
+
+
+_DESCRIBERS: tuple[tuple[Any, Callable[[Any, int], str]], ...] = (
+    (Mapping, _describe_mapping),
+    (list | tuple, _describe_sequence),
+    (set | frozenset, _describe_set),
+    (type, lambda value, _: _describe_class(value)),
+    (functools.partial, _describe_partial),
+    (types.MethodType, _describe_method),
+    (types.FunctionType, _describe_function),
+    (types.BuiltinFunctionType | np.ufunc, _describe_builtin),
+)

@@ -1,0 +1,127 @@
+"""One look at a dataset: structure, bytes, randomness, and whether it shards itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from torch.utils.data import Dataset, IterableDataset
+
+from autotune.data.facts import dataset_facts, describe_sample, sample_nbytes, samples_equal
+from autotune.data.fingerprint import source_fingerprint
+from autotune.data.randomness import is_random, probe_places, seeded
+from autotune.data.sharding import shards_itself
+from autotune.data.stages import is_staged, read_stage
+from autotune.errors import DatasetError
+from autotune.spec import DatasetFacts, Inspection, MachineFacts
+
+Collate = Callable[[list[Any]], Any]
+
+
+def inspect_dataset(
+    dataset: Dataset[Any],
+    machine: MachineFacts,
+    *,
+    collate_fn: Collate | None = None,
+    samples: int = 8,
+    seed: int = 0,
+) -> Inspection:
+    """Read a few random samples twice and tell what was found.
+
+    `random` speaks of what would be stored: the whole sample of a plain dataset, `decode(read(index))`
+    of a staged one.
+
+    Args:
+        dataset: A map-style or iterable dataset.
+        machine: The machine, as it goes into the result.
+        collate_fn: The caller's own; called once on the samples, so that one that fails is noticed here.
+        samples: How many to read.
+        seed: Seed of the choice.
+
+    Raises:
+        DatasetError: The dataset is empty, or a sample cannot be read.
+    """
+    facts = dataset_facts(dataset)
+    if facts.length == 0:
+        raise DatasetError(f"the dataset must have samples, got an empty {facts.type_name}")
+    if facts.iterable:
+        return _inspect_iterable(dataset, facts, machine, samples)
+    if facts.length is None:
+        raise DatasetError(f"a map-style dataset must have a length, got {facts.type_name} without __len__")
+    places = probe_places(facts.length, samples, seed)
+    read = [_read(dataset, index) for index in places]
+    if collate_fn is not None:
+        _try_collate(collate_fn, read)
+    sizes = [sample_nbytes(sample) for sample in read]
+    return Inspection(
+        dataset=facts,
+        machine=machine,
+        sample_structure=_structure(read),
+        sample_bytes=round(sum(sizes) / len(sizes)),
+        largest_sample_bytes=max(sizes),
+        encoded_bytes=_encoded_bytes(dataset, places),
+        random=any(is_random(dataset, index) for index in places),
+        fingerprint=source_fingerprint(dataset),
+        decoders=tuple(getattr(dataset, "decoders", ())),
+    )
+
+
+def _inspect_iterable(dataset: Any, facts: DatasetFacts, machine: MachineFacts, samples: int) -> Inspection:
+    first, second = (_first_samples(dataset, samples, seed) for seed in (1, 2))
+    if not first:
+        raise DatasetError(f"the dataset must have samples, got an empty {facts.type_name}")
+    sizes = [sample_nbytes(sample) for sample in first]
+    return Inspection(
+        dataset=facts,
+        machine=machine,
+        sample_structure=_structure(first),
+        sample_bytes=round(sum(sizes) / len(sizes)),
+        largest_sample_bytes=max(sizes),
+        random=not samples_equal(first, second),
+        fingerprint=source_fingerprint(dataset),
+        shards_itself=shards_itself(dataset),
+    )
+
+
+def _first_samples(dataset: IterableDataset[Any], samples: int, seed: int) -> list[Any]:
+    with seeded(seed):
+        iterator: Iterator[Any] = iter(dataset)
+        try:
+            return list(islice(iterator, samples))
+        except DatasetError:
+            raise
+        except Exception as error:
+            raise DatasetError(f"reading the dataset failed with {type(error).__name__}: {error}") from error
+        finally:
+            with suppress(AttributeError):
+                iterator.close()  # type: ignore[attr-defined]  # generators have it
+
+
+def _read(dataset: Any, index: int) -> Any:
+    try:
+        return dataset[index]
+    except DatasetError:
+        raise
+    except Exception as error:
+        raise DatasetError(f"reading sample {index} failed with {type(error).__name__}: {error}") from error
+
+
+def _try_collate(collate_fn: Collate, samples: list[Any]) -> None:
+    try:
+        collate_fn(list(samples))
+    except Exception as error:
+        raise DatasetError(f"collate_fn failed with {type(error).__name__}: {error}") from error
+
+
+def _structure(samples: list[Any]) -> str:
+    """Write the structures that occur, the first ones where there are many."""
+    found = list(dict.fromkeys(describe_sample(sample) for sample in samples))
+    return " | ".join(found[:3]) + (" | ..." if len(found) > 3 else "")
+
+
+def _encoded_bytes(dataset: Any, places: list[int]) -> int | None:
+    if not is_staged(dataset):
+        return None
+    return round(sum(sum(map(len, read_stage(dataset, index))) for index in places) / len(places))

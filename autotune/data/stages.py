@@ -1,0 +1,181 @@
+"""The three stages of a sample: `read` (bytes), `decode` (deterministic), `augment` (random, never stored)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch.utils.data import ConcatDataset, Dataset, Subset
+
+from autotune.data.shared_memory import SharedNumbers
+from autotune.errors import SampleError
+
+Raw = Sequence[bytes]
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A dataset that tells its stages apart, so that the first two can be stored.
+
+    A third method `augment(sample, generator) -> sample` is optional: it holds everything random,
+    draws from the given `torch.Generator` only, and its result is never stored. An attribute
+    `staged = False` takes the offer back (a dataset may be staged with some settings only).
+    """
+
+    def __len__(self) -> int:
+        """Give the number of samples."""
+
+    def read(self, index: int) -> Raw:
+        """Give the original bytes of one sample, one bytes object for each part."""
+
+    def decode(self, raw: Raw) -> Any:
+        """Turn those bytes into a sample, the same each time."""
+
+
+class StagedDataset(Dataset[Any]):
+    """Base of datasets in stages: item = `augment(decode(read(index)))`.
+
+    `augment` gets a generator that is seeded by `(seed, epoch, index)`, so a sample of an epoch is the
+    same at every worker count and behind every archive and cache.
+
+    Args:
+        seed: Seed of the augmentation.
+    """
+
+    staged: bool = True
+    unfingerprinted: tuple[str, ...] = ("seed", "_epoch")
+    """Attributes that leave stored samples as they are; those of base classes count too."""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+        self._epoch = SharedNumbers(1)
+
+    def read(self, index: int) -> Raw:
+        """Give the original bytes of one sample, one bytes object for each part."""
+        raise NotImplementedError
+
+    def decode(self, raw: Raw) -> Any:
+        """Turn those bytes into a sample, the same each time."""
+        raise NotImplementedError
+
+    def base_sample(self, index: int) -> Any:
+        """Give the sample before augmentation, which may be stored."""
+        return self.decode(self.read(index))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that augmentation is seeded with, in running workers too."""
+        self._epoch.values[0] = epoch
+
+    def augment_sample(self, sample: Any, index: int) -> Any:
+        """Apply `augment`, where there is one, as it comes out in the current epoch."""
+        augment = getattr(self, "augment", None)
+        if augment is None:
+            return sample
+        return augment(sample, augment_generator(self.seed, int(self._epoch.values[0]), index))
+
+    def __getitem__(self, index: int) -> Any:
+        return self.augment_sample(self.base_sample(index), index)
+
+
+def augment_generator(seed: int, epoch: int, index: int) -> torch.Generator:
+    """Give the generator that one sample is augmented with in one epoch."""
+    text = f"{seed} {epoch} {index}".encode()
+    number = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+    return torch.Generator().manual_seed(number & (2**63 - 1))
+
+
+def locate(dataset: Any, index: int) -> tuple[Any, int]:
+    """Follow `Subset` and `ConcatDataset` down to the dataset that holds the sample, and its index there."""
+    while True:
+        if type(dataset) is Subset:
+            dataset, index = dataset.dataset, int(dataset.indices[index])
+        elif type(dataset) is ConcatDataset:
+            if index < 0:
+                index += len(dataset)
+            part = next(number for number, end in enumerate(dataset.cumulative_sizes) if index < end)
+            index -= dataset.cumulative_sizes[part - 1] if part else 0
+            dataset = dataset.datasets[part]
+        else:
+            return dataset, index
+
+
+def leaves_of(dataset: Any) -> list[Any]:
+    """Give the datasets that `Subset` and `ConcatDataset` are made of."""
+    if type(dataset) is Subset:
+        return leaves_of(dataset.dataset)
+    if type(dataset) is ConcatDataset:
+        return [leaf for part in dataset.datasets for leaf in leaves_of(part)]
+    return [dataset]
+
+
+def is_staged(dataset: Any) -> bool:
+    """Tell whether `read` and `decode` are offered for every sample."""
+    return all(
+        callable(getattr(leaf, "read", None))
+        and callable(getattr(leaf, "decode", None))
+        and bool(getattr(leaf, "staged", True))
+        for leaf in leaves_of(dataset)
+    )
+
+
+def has_augment(dataset: Any) -> bool:
+    """Tell whether some sample goes through an `augment` stage."""
+    return any(is_staged(leaf) and callable(getattr(leaf, "augment", None)) for leaf in leaves_of(dataset))
+
+
+def read_stage(dataset: Any, index: int) -> tuple[bytes, ...]:
+    """Read the original bytes of one sample."""
+    leaf, place = locate(dataset, index)
+    raw = leaf.read(place)
+    parts = (raw,) if isinstance(raw, bytes | bytearray | memoryview) else raw
+    return tuple(bytes(part) for part in parts)
+
+
+def decode_stage(dataset: Any, index: int, raw: Raw) -> Any:
+    """Decode the bytes of one sample; an error names the file where the dataset can tell it."""
+    leaf, place = locate(dataset, index)
+    try:
+        return leaf.decode(raw)
+    except SampleError as error:
+        path_of = getattr(leaf, "path_of", None)
+        if error.path is not None or path_of is None:
+            raise
+        raise SampleError(error.message, str(path_of(place))) from error
+
+
+def base_sample(dataset: Any, index: int) -> Any:
+    """Read the deterministic part of one sample: what may be stored."""
+    leaf, place = locate(dataset, index)
+    own = getattr(leaf, "base_sample", None)
+    if own is not None:
+        return own(place)
+    if is_staged(leaf):
+        return leaf.decode(leaf.read(place))
+    return leaf[place]
+
+
+class Augmentation:
+    """The random stage over stored samples of a dataset; a no-op where there is none."""
+
+    def __init__(self) -> None:
+        self._epoch = SharedNumbers(1)
+
+    def set_epoch(self, dataset: Any, epoch: int) -> None:
+        """Set the epoch here and in the dataset, in running workers too."""
+        self._epoch.values[0] = epoch
+        for leaf in leaves_of(dataset):
+            if callable(getattr(leaf, "set_epoch", None)):
+                leaf.set_epoch(epoch)
+
+    def apply(self, dataset: Any, sample: Any, index: int) -> Any:
+        """Augment one sample as the dataset itself would in the current epoch."""
+        leaf, place = locate(dataset, index)
+        own = getattr(leaf, "augment_sample", None)
+        if own is not None:
+            return own(sample, place)
+        augment = getattr(leaf, "augment", None) if is_staged(leaf) else None
+        if augment is None:
+            return sample
+        return augment(sample, augment_generator(0, int(self._epoch.values[0]), place))

@@ -1,0 +1,92 @@
+"""What takes the batches while a loader is measured: nothing, an emulated step, or the user's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from autotune.errors import SpecError
+from autotune.measure.batches import count_samples, move_batch
+from autotune.spec import Consumer
+
+class StepFailedError(Exception):
+    """The user's step raised; the cause is what it raised."""
+
+
+BatchTaker = Callable[[Any], object]
+"""Takes one batch as the loader gave it."""
+
+
+def make_consumer(
+    spec: Consumer,
+    *,
+    device: torch.device,
+    batch_size: int,
+    load: Callable[[str], Any],
+    payload: Mapping[str, Any] | None = None,
+) -> BatchTaker:
+    """Make what takes the batches.
+
+    Args:
+        spec: Its description.
+        device: Where batches are moved to first.
+        batch_size: Size asked for, to count the samples of odd batches.
+        load: Finds an object by its dotted path.
+        payload: Objects that were sent; `step` is used where the description has no path.
+
+    Raises:
+        SpecError: A step was asked for, and there is neither path nor object, or it cannot be called.
+    """
+    if spec.kind == "loader":
+        return loader_consumer(device)
+    if spec.kind == "emulated":
+        return emulated_consumer(
+            device,
+            batch_size=batch_size,
+            step_s=spec.step_ms / 1000,
+            step_per_sample_s=spec.step_ms_per_sample / 1000,
+        )
+    step = load(spec.step)(**spec.step_arguments) if spec.step else (payload or {}).get("step")
+    if not callable(step):
+        raise SpecError(
+            f"the consumer 'step' needs a callable step(batch), got {type(step).__name__}; "
+            "give the dotted path of a factory that returns one"
+        )
+    return step_consumer(device, step)
+
+
+def loader_consumer(device: torch.device) -> BatchTaker:
+    """Only move batches to the device."""
+    if device.type == "cpu":
+        return _drop
+    return lambda batch: move_batch(batch, device)
+
+
+def emulated_consumer(device: torch.device, *, batch_size: int, step_s: float, step_per_sample_s: float) -> BatchTaker:
+    """Move batches, then sleep as long as a step would take, without burning CPU."""
+
+    def take(batch: Any) -> None:
+        move_batch(batch, device)
+        time.sleep(step_s + step_per_sample_s * count_samples(batch, batch_size))
+
+    return take
+
+
+def step_consumer(device: torch.device, step: Callable[[Any], object]) -> BatchTaker:
+    """Move batches, then run the user's step on them."""
+
+    def take(batch: Any) -> None:
+        moved = move_batch(batch, device)
+        try:
+            step(moved)
+        except Exception as error:
+            raise StepFailedError(f"the step raised {type(error).__name__}: {error}") from error
+
+    return take
+
+
+def _drop(batch: Any) -> None:
+    """Let go of a batch."""

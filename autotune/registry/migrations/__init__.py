@@ -1,0 +1,1 @@
+"""Alembic's folder: `env` and one module a version."""

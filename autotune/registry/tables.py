@@ -1,0 +1,157 @@
+"""The tables: JSON forms of spec values as text, beside the columns that queries look at.
+
+Times are microseconds since 1970 in UTC, so that every database sorts them alike.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, MetaData, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+VERSION_TABLE = "autotune_alembic_version"
+
+
+class Base(DeclarativeBase):
+    """All tables of the registry, their constraints named so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class MachineRow(Base):
+    """A machine that something was measured on; `body` is its `MachineFacts`."""
+
+    __tablename__ = "machines"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    machine_class: Mapped[str] = mapped_column(index=True)
+    host: Mapped[str]
+    body: Mapped[str] = mapped_column(Text)
+
+
+class DatasetRow(Base):
+    """A dataset that something was measured on; `body` is its `DatasetFacts`."""
+
+    __tablename__ = "datasets"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    type_name: Mapped[str] = mapped_column(index=True)
+    structure: Mapped[str] = mapped_column(Text)
+    length: Mapped[int | None] = mapped_column(BigInteger)
+    body: Mapped[str] = mapped_column(Text)
+
+
+class TrialRow(Base):
+    """A trial record; `body` is the whole `TrialRecord`, the rest is what queries filter and sort by.
+
+    The columns of the configuration have the names of `LoaderConfig`'s fields.
+    """
+
+    __tablename__ = "trial_records"
+    __table_args__ = (
+        Index("ix_trial_records_study_started", "study", "started_us"),
+        Index("ix_trial_records_study_class_rate", "study", "machine_class", "samples_per_s"),
+    )
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    study: Mapped[str]
+    number: Mapped[int | None]
+    phase: Mapped[str]
+    workload_digest: Mapped[str]
+    consumer: Mapped[str]
+    page_cache: Mapped[str]
+    machine_class: Mapped[str | None]
+    machine_digest: Mapped[str | None] = mapped_column(ForeignKey("machines.digest"))
+    dataset_digest: Mapped[str | None] = mapped_column(ForeignKey("datasets.digest"))
+    started_us: Mapped[int] = mapped_column(BigInteger)
+    samples_per_s: Mapped[float | None] = mapped_column(Double)
+    failure: Mapped[str | None]
+    batch_size: Mapped[int] = mapped_column(BigInteger)
+    num_workers: Mapped[int]
+    prefetch_factor: Mapped[int | None]
+    pin_memory: Mapped[bool]
+    persistent_workers: Mapped[bool | None]
+    cache: Mapped[str]
+    cache_fraction: Mapped[float | None] = mapped_column(Double)
+    archive: Mapped[str]
+    stored: Mapped[str | None]
+    decoder: Mapped[str | None]
+    config: Mapped[str] = mapped_column(Text)
+    body: Mapped[str] = mapped_column(Text)
+
+
+class DecisionRow(Base):
+    """A decision; `body` is the whole `Decision`. Rows are never changed: a later decision overrides."""
+
+    __tablename__ = "decisions"
+    __table_args__ = (Index("ix_decisions_study_decided", "study", "decided_us"),)
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    study: Mapped[str]
+    outcome: Mapped[str]
+    sound: Mapped[bool]
+    consumer: Mapped[str]
+    type_name: Mapped[str]
+    structure: Mapped[str] = mapped_column(Text)
+    length: Mapped[int | None] = mapped_column(BigInteger)
+    machine_class: Mapped[str]
+    versions: Mapped[str] = mapped_column(Text)
+    machine_digest: Mapped[str] = mapped_column(ForeignKey("machines.digest"))
+    dataset_digest: Mapped[str] = mapped_column(ForeignKey("datasets.digest"))
+    decided_us: Mapped[int] = mapped_column(BigInteger, index=True)
+    body: Mapped[str] = mapped_column(Text)
+
+
+class NewestDecisionRow(Base):
+    """The newest decision of each group that the resolver tells apart, so that it need not read them all.
+
+    A group is a study, a dataset (type, structure, length), a machine class, a consumer and major versions.
+    """
+
+    __tablename__ = "newest_decisions"
+    __table_args__ = (Index("ix_newest_decisions_type_class", "type_name", "machine_class"),)
+
+    group_digest: Mapped[str] = mapped_column(primary_key=True)
+    type_name: Mapped[str]
+    machine_class: Mapped[str]
+    study: Mapped[str] = mapped_column(index=True)
+    decided_us: Mapped[int] = mapped_column(BigInteger)
+    decision_key: Mapped[str] = mapped_column(ForeignKey("decisions.key"))
+
+
+class ArchiveRow(Base):
+    """An archive on this machine's disk; `body` is its `ArchiveEntry`, less the time of last use."""
+
+    __tablename__ = "archives"
+
+    directory: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(index=True)
+    format: Mapped[str]
+    stored: Mapped[str]
+    used_us: Mapped[int] = mapped_column(BigInteger)
+    body: Mapped[str] = mapped_column(Text)
+
+
+class OutboxRow(Base):
+    """Something that a tracker is yet to be told; settled rows stay, so that nothing is told twice."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        UniqueConstraint("topic", "key"),
+        Index("ix_outbox_topic_settled_id", "topic", "settled", "id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    topic: Mapped[str]
+    key: Mapped[str]
+    body: Mapped[str] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(default=0)
+    message: Mapped[str | None] = mapped_column(Text)
+    settled: Mapped[bool] = mapped_column(default=False)

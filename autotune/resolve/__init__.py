@@ -1,0 +1,1 @@
+"""From past measurements to the configuration and the loader that training uses."""

@@ -1,0 +1,212 @@
+"""`best_config` and `best_loader`: what training code calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autotune.errors import SpecError
+from autotune.home import home_folder
+from autotune.machine import machine_facts
+from autotune.resolve.lookup import Question, look_up, storage_url
+from autotune.resolve.pins import PIN_NAMES, checked_pins
+from autotune.resolve.resolution import Resolution, warn_caller
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader, Dataset
+
+_NEEDS_WORKERS = ("timeout", "multiprocessing_context")
+"""Arguments that torch refuses without workers, where they have no effect anyway."""
+
+
+def best_config(
+    dataset: Dataset[Any],
+    *,
+    study: str | None = None,
+    consumer: str | None = None,
+    home: str | Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    **pins: Any,
+) -> Resolution:
+    """Give the configuration that a dataset is loaded with on this machine, how well founded it is, and why.
+
+    Nothing is read from the dataset, and nothing is built. In distributed training each process may call it;
+    workers are divided by the processes of the machine.
+
+    Args:
+        dataset: The dataset.
+        study: Only this study; None prefers one with the training step, then the newest that was promoted.
+        consumer: Only studies with this kind of consumer: `loader`, `emulated` or `step`.
+        home: Home folder; None is `AUTOTUNE_HOME`, else the user's data folder.
+        environ: Environment.
+        **pins: Fields of `LoaderConfig` that are fixed; the rest is the best that is known with them.
+
+    Raises:
+        SpecError: A pin is no field, or the pins contradict each other.
+    """
+    question = question_of(dataset, checked_pins(pins), study=study, consumer=consumer, environ=environ)
+    return look_up(question, home=home_folder(home, environ), url=storage_url(environ))
+
+
+def best_loader(
+    dataset: Dataset[Any],
+    *,
+    batch_size: int | None = None,
+    shuffle: bool | None = None,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+    study: str | None = None,
+    consumer: str | None = None,
+    home: str | Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    build_archive: bool = False,
+    loader_class: Callable[..., Any] | None = None,
+    **dataloader_arguments: Any,
+) -> DataLoader[Any]:
+    """Give a DataLoader over a dataset, configured as was measured best on this machine.
+
+    It delivers the samples of the dataset, bit for bit and in the order of a plain `DataLoader` with the same
+    generator. Where the registry is missing or damaged, or an archive cannot be used, it warns with
+    `AutotuneWarning` and goes on with less. In an initialised process group all ranks must call it: rank 0
+    resolves, and a map-style dataset without a sampler is divided by a `DistributedSampler`.
+
+    Args:
+        dataset: A map-style or iterable dataset.
+        batch_size: Samples in a batch; None is what a study with the training step measured, else 32.
+        shuffle: Whether to shuffle; None is torch's default, not to.
+        collate_fn: Makes a batch of a list of samples.
+        study: Only this study.
+        consumer: Only studies with this kind of consumer.
+        home: Home folder; None is `AUTOTUNE_HOME`, else the user's data folder.
+        environ: Environment.
+        build_archive: Build the archive where it is missing, instead of reading plain files.
+        loader_class: A class that takes DataLoader's arguments; None is `torch.utils.data.DataLoader`.
+        **dataloader_arguments: Further arguments of the class (`sampler`, `generator`, `drop_last`, ...);
+            those that are fields of `LoaderConfig` (`num_workers`, `cache`, ...) are pins.
+
+    Raises:
+        SpecError: Arguments contradict each other.
+    """
+    pins = {name: dataloader_arguments.pop(name) for name in PIN_NAMES if name in dataloader_arguments}
+    arguments = {name: value for name, value in dataloader_arguments.items() if value is not None}
+    if collate_fn is not None:
+        arguments["collate_fn"] = collate_fn
+    _check_order(dataset, shuffle, arguments)
+    batches = arguments.get("batch_sampler")
+    if batches is not None and batch_size is not None:
+        raise SpecError(f"batch_sampler excludes batch_size, got batch_size={batch_size}; leave it None")
+    pins["batch_size"] = _batch_size_of(batches) if batches is not None else batch_size
+    question = question_of(dataset, checked_pins(pins), study=study, consumer=consumer, environ=environ)
+    return _serve(
+        dataset,
+        question,
+        home=home_folder(home, environ),
+        url=storage_url(environ),
+        build_archive=build_archive,
+        shuffle=bool(shuffle),
+        loader_class=loader_class,
+        arguments=arguments,
+    )
+
+
+def _serve(
+    dataset: Dataset[Any],
+    question: Question,
+    *,
+    home: Path,
+    url: str | None,
+    build_archive: bool,
+    shuffle: bool,
+    loader_class: Callable[..., Any] | None,
+    arguments: dict[str, Any],
+) -> DataLoader[Any]:
+    from torch.utils.data import DataLoader
+
+    from autotune.data.build import make_loader
+    from autotune.resolve.distributed import divided_sampler, draw_sampler_seed, from_rank_zero, in_process_group
+    from autotune.resolve.serving import Places, put_into_effect
+
+    places = Places.under(home, build_archive=build_archive)
+    grouped = in_process_group()
+
+    def resolve(further: Mapping[str, Any] | None = None) -> Resolution:
+        pinned = {**_without_stored(question.pins, further), **(further or {})}
+        return look_up(replace(question, pins=pinned), home=home, url=url)
+
+    def served() -> Resolution:
+        resolution, _ = put_into_effect(dataset, resolve(), places, resolve_again=resolve)
+        return resolution.replace(sampler_seed=draw_sampler_seed(arguments.get("generator")))
+
+    if grouped:
+        resolution, applied = put_into_effect(dataset, from_rank_zero(served), places)
+    else:
+        resolution, applied = put_into_effect(dataset, resolve(), places, resolve_again=resolve)
+    _warn_of_repeats(question, resolution)
+    own = _fitting(arguments, resolution.config.num_workers)
+    ordered = "sampler" in own or "batch_sampler" in own or question.dataset.iterable
+    if grouped and not ordered:
+        own["sampler"] = divided_sampler(applied.dataset, shuffle=shuffle, seed=resolution.sampler_seed)
+        shuffle = False
+    loader: DataLoader[Any] = make_loader(
+        applied.dataset, applied.arguments, shuffle=shuffle, loader_class=loader_class or DataLoader, **own
+    )
+    return loader
+
+
+def question_of(
+    dataset: Dataset[Any],
+    pins: Mapping[str, Any],
+    *,
+    study: str | None,
+    consumer: str | None,
+    environ: Mapping[str, str],
+) -> Question:
+    """Ask for a dataset on this machine."""
+    from autotune.data.facts import dataset_facts
+    from autotune.resolve.distributed import ranks_on_node
+
+    return Question(
+        dataset=dataset_facts(dataset),
+        machine=machine_facts(environ=environ),
+        pins=pins,
+        study=study,
+        consumer=consumer,
+        ranks_on_node=ranks_on_node(environ),
+    )
+
+
+def _check_order(dataset: Dataset[Any], shuffle: bool | None, arguments: Mapping[str, Any]) -> None:
+    from torch.utils.data import IterableDataset
+
+    if not shuffle:
+        return
+    for name in ("sampler", "batch_sampler"):
+        if name in arguments:
+            raise SpecError(f"{name} excludes shuffle, got shuffle=True with both; leave shuffle None")
+    if isinstance(dataset, IterableDataset):
+        raise SpecError("an iterable dataset has its own order, got shuffle=True; shuffle inside the dataset")
+
+
+def _batch_size_of(batch_sampler: Any) -> int | None:
+    size = getattr(batch_sampler, "batch_size", None)
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _without_stored(pins: Mapping[str, Any], further: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Let go of the pins that a step back to plain files or no cache leaves without meaning."""
+    gone = {"archive": "stored", "cache": "cache_fraction"}
+    dropped = {gone[name] for name in further or {} if name in gone}
+    return {name: value for name, value in pins.items() if name not in dropped}
+
+
+def _fitting(arguments: Mapping[str, Any], num_workers: int) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if num_workers or name not in _NEEDS_WORKERS}
+
+
+def _warn_of_repeats(question: Question, resolution: Resolution) -> None:
+    if question.dataset.iterable and "num_workers" in question.pins and resolution.config.num_workers > 1:
+        told = [reason for reason in resolution.why if "more than once" in reason]
+        if told:
+            warn_caller(told[0])

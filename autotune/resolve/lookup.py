@@ -1,0 +1,110 @@
+"""Looking a dataset up in the registry; whatever is wrong with the registry, there is an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autotune.errors import RegistryError
+from autotune.registry import Candidate, Registry, open_existing
+from autotune.registry.engine import STORAGE_VARIABLE
+from autotune.resolve.ranking import Choice, choose
+from autotune.resolve.resolution import Resolution, warn_caller
+from autotune.resolve.settling import pins_to_look_up, settle, settle_default
+from autotune.spec import DatasetFacts, Decision, MachineFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Everything that an answer depends on, apart from the registry.
+
+    Attributes:
+        dataset: The dataset.
+        machine: The machine.
+        pins: Fields that the caller fixes, checked.
+        study: Only this study; None is any.
+        consumer: Only studies with this kind of consumer; None is any.
+        ranks_on_node: Training processes that share the machine.
+    """
+
+    dataset: DatasetFacts
+    machine: MachineFacts
+    pins: Mapping[str, Any]
+    study: str | None = None
+    consumer: str | None = None
+    ranks_on_node: int = 1
+
+
+def storage_url(environ: Mapping[str, str]) -> str | None:
+    """Give the address of the registry where the environment names one; None is the file in the home folder."""
+    return environ.get(STORAGE_VARIABLE) or None
+
+
+def look_up(question: Question, *, home: Path, url: str | None = None) -> Resolution:
+    """Answer from the registry, else with PyTorch's default.
+
+    Warns with `AutotuneWarning` where the registry is missing, damaged or locked.
+    """
+    try:
+        with open_existing(home, url) as registry:
+            return answer(registry, question)
+    except RegistryError as error:
+        warn_caller(f"{error}. Going on with PyTorch's default configuration.")
+        return default_answer(question, (str(error),))
+
+
+def answer(registry: Registry, question: Question) -> Resolution:
+    """Answer from an open registry."""
+    choice, decision = _chosen(registry, question)
+    if decision is None:
+        return default_answer(question, choice.reasons)
+    wanted = pins_to_look_up(decision, question.pins, question.machine)
+    return settle(
+        choice,
+        decision,
+        dataset=question.dataset,
+        machine=question.machine,
+        pins=question.pins,
+        measured=registry.measured(decision, wanted) if wanted else (),
+        ranks_on_node=question.ranks_on_node,
+    )
+
+
+def default_answer(question: Question, reasons: tuple[str, ...]) -> Resolution:
+    """Answer with PyTorch's default and the pins."""
+    return settle_default(
+        reasons,
+        dataset=question.dataset,
+        machine=question.machine,
+        pins=question.pins,
+        ranks_on_node=question.ranks_on_node,
+    )
+
+
+def _chosen(registry: Registry, question: Question) -> tuple[Choice, Decision | None]:
+    dataset, machine, study = question.dataset, question.machine, question.study
+    found = registry.candidates(
+        dataset.type_name, machine_class=machine.machine_class, length=dataset.length, study=study
+    )
+    choice = _choice(found, question)
+    if choice.candidate is None:
+        # only for the reason: what there is, if not for this machine or not for this dataset
+        found = registry.candidates(dataset.type_name, study=study)
+        if not found and study is not None:
+            found = registry.candidates_of_study(study)
+        choice = _choice(found, question)
+    if choice.candidate is None:
+        return choice, None
+    return choice, registry.decision(choice.candidate.key)
+
+
+def _choice(found: list[Candidate], question: Question) -> Choice:
+    return choose(
+        found,
+        dataset=question.dataset,
+        machine=question.machine,
+        study=question.study,
+        consumer=question.consumer,
+    )

@@ -1,0 +1,103 @@
+"""Pins: fields that the caller fixes. They always win; the rest is the best that is known with them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from autotune.errors import SpecError
+from autotune.registry import Measured
+from autotune.spec import STORED_FORMS, LoaderConfig
+from autotune.spec.base import first_message
+
+PIN_NAMES = tuple(LoaderConfig.model_fields)
+"""What can be pinned: every field of a configuration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestMeasured:
+    """The fastest configuration among measured ones.
+
+    Attributes:
+        config: The configuration.
+        samples_per_s: Median of its runs.
+        runs: Number of runs.
+    """
+
+    config: LoaderConfig
+    samples_per_s: float
+    runs: int
+
+
+def checked_pins(pins: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the pins that fix something; None leaves a field to the resolver.
+
+    Raises:
+        SpecError: A name is no field, or the pins contradict each other.
+    """
+    unknown = sorted(set(pins) - set(PIN_NAMES))
+    if unknown:
+        raise SpecError(f"a pin is one of {', '.join(PIN_NAMES)}, got {', '.join(unknown)}")
+    fixed = {name: value for name, value in pins.items() if value is not None}
+    with_pins(LoaderConfig(), fixed)
+    return fixed
+
+
+def with_pins(config: LoaderConfig, pins: Mapping[str, Any]) -> LoaderConfig:
+    """Give a configuration with the pinned fields replaced, and those that contradict them let go.
+
+    Raises:
+        SpecError: The pins contradict each other.
+    """
+    fields = {**config.model_dump(), **pins}
+    needs_worker = bool(pins.get("prefetch_factor") or pins.get("persistent_workers"))
+    if fields["num_workers"] == 0 and needs_worker and "num_workers" not in pins:
+        fields["num_workers"] = 1
+    if fields["num_workers"] == 0:
+        fields["prefetch_factor"] = pins.get("prefetch_factor")
+        fields["persistent_workers"] = pins.get("persistent_workers")
+    if fields["cache"] == "none":
+        fields["cache_fraction"] = pins.get("cache_fraction")
+    _settle_form(fields, pins)
+    try:
+        return LoaderConfig.model_validate(fields)
+    except ValidationError as error:
+        raise SpecError(first_message(error)) from error
+
+
+def unmet_pins(config: LoaderConfig, pins: Mapping[str, Any], *, has_accelerator: bool) -> dict[str, Any]:
+    """Give the pins, in canonical form, where they change how a configuration behaves; else nothing."""
+    pinned = with_pins(config, pins).canonical(has_accelerator=has_accelerator)
+    if pinned == config.canonical(has_accelerator=has_accelerator):
+        return {}
+    values = {name: getattr(pinned, name) for name in pins}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def best_measured(measured: Iterable[Measured]) -> BestMeasured | None:
+    """Give the configuration with the highest median rate; None where nothing was measured."""
+    rates: dict[str, list[float]] = {}
+    configs: dict[str, LoaderConfig] = {}
+    for one in measured:
+        text = one.config.to_json()
+        configs[text] = one.config
+        rates.setdefault(text, []).append(one.samples_per_s)
+    if not rates:
+        return None
+    text = max(rates, key=lambda key: (statistics.median(rates[key]), key))
+    return BestMeasured(config=configs[text], samples_per_s=statistics.median(rates[text]), runs=len(rates[text]))
+
+
+def _settle_form(fields: dict[str, Any], pins: Mapping[str, Any]) -> None:
+    forms = STORED_FORMS.get(fields["archive"], ())
+    if fields["stored"] is None or fields["stored"] in forms:
+        return
+    if "stored" not in pins:
+        fields["stored"] = None
+    elif "archive" not in pins:
+        holders = [name for name, possible in STORED_FORMS.items() if pins["stored"] in possible]
+        fields["archive"] = holders[0] if holders else fields["archive"]

@@ -1,0 +1,137 @@
+"""From the chosen decision to the configuration that is served: batch size, pins, clamps. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from autotune.registry import Measured
+from autotune.resolve.clamps import clamp, limit_workers
+from autotune.resolve.pins import best_measured, unmet_pins, with_pins
+from autotune.resolve.ranking import Choice
+from autotune.resolve.resolution import Match, Resolution
+from autotune.spec import DatasetFacts, Decision, LoaderConfig, MachineFacts
+from autotune.units import format_rate
+
+FALLBACK_BATCH_SIZE = 32
+"""Batch size where neither the caller gave one nor a study saw what it costs in memory."""
+
+
+def effective_pins(decision: Decision | None, pins: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Add the batch size to the pins where a study must not choose it, and say so."""
+    if "batch_size" in pins:
+        return dict(pins), ()
+    if decision is not None and decision.workload.consumer.sees_memory:
+        return dict(pins), (f"batch size {decision.config.batch_size} was measured with the training step",)
+    why = "no study saw what a batch costs in memory with your training step"
+    return {**pins, "batch_size": FALLBACK_BATCH_SIZE}, (
+        f"batch size {FALLBACK_BATCH_SIZE}: none was given, and {why}",
+    )
+
+
+def pins_to_look_up(decision: Decision, pins: Mapping[str, Any], machine: MachineFacts) -> dict[str, Any]:
+    """Give the fields by which measured records are to be found; empty where the decision meets all pins."""
+    every, _ = effective_pins(decision, pins)
+    return unmet_pins(decision.config, every, has_accelerator=machine.has_accelerator)
+
+
+def settle_default(
+    reasons: Sequence[str],
+    *,
+    dataset: DatasetFacts,
+    machine: MachineFacts,
+    pins: Mapping[str, Any],
+    ranks_on_node: int = 1,
+) -> Resolution:
+    """Give PyTorch's default with the caller's pins, and the reasons why there is nothing better."""
+    every, batch_reasons = effective_pins(None, pins)
+    config = with_pins(LoaderConfig(), every)
+    config, clamped = clamp(config, dataset=dataset, machine=machine, pinned=pins, ranks_on_node=ranks_on_node)
+    config, sharding = _guard_iterable(config, dataset, pins, sharded=False)
+    return Resolution(
+        config=config,
+        match="default",
+        why=(*reasons, *batch_reasons, *clamped, *sharding),
+        ranks_on_node=ranks_on_node,
+    )
+
+
+def settle(
+    choice: Choice,
+    decision: Decision,
+    *,
+    dataset: DatasetFacts,
+    machine: MachineFacts,
+    pins: Mapping[str, Any],
+    measured: Sequence[Measured] = (),
+    ranks_on_node: int = 1,
+) -> Resolution:
+    """Give what is served for a chosen decision.
+
+    Args:
+        choice: The choice that named the decision.
+        decision: The decision.
+        dataset: The dataset that is to be loaded.
+        machine: The present machine.
+        pins: Fields that the caller fixes, checked.
+        measured: Measured configurations that have what `pins_to_look_up` asked for.
+        ranks_on_node: Training processes that share the machine.
+    """
+    every, batch_reasons = effective_pins(decision, pins)
+    config, pinned_match, pin_reasons = _pinned(decision, every, machine, measured)
+    config, clamped = clamp(config, dataset=dataset, machine=machine, pinned=pins, ranks_on_node=ranks_on_node)
+    config, sharding = _guard_iterable(config, dataset, pins, sharded=config.num_workers <= _most(decision, measured))
+    founded = choice.match == "exact" and pinned_match == "exact" and not clamped
+    match: Match = "exact" if founded else "near"
+    return Resolution(
+        config=config,
+        match=match,
+        why=(_headline(decision), *choice.reasons, *batch_reasons, *pin_reasons, *clamped, *sharding),
+        decision_key=decision.key,
+        study=decision.study,
+        outcome=decision.outcome,
+        ratio=decision.ratio,
+        samples_per_s=decision.samples_per_s,
+        fingerprint=decision.fingerprint,
+        ranks_on_node=ranks_on_node,
+    )
+
+
+def _pinned(
+    decision: Decision, pins: Mapping[str, Any], machine: MachineFacts, measured: Sequence[Measured]
+) -> tuple[LoaderConfig, Match, tuple[str, ...]]:
+    unmet = unmet_pins(decision.config, pins, has_accelerator=machine.has_accelerator)
+    if not unmet:
+        return with_pins(decision.config, pins), "exact", ()
+    old = decision.config.canonical(has_accelerator=machine.has_accelerator)
+    changed = {name: value for name, value in unmet.items() if getattr(old, name) != value} or unmet
+    shown = ", ".join(f"{name}={value}" for name, value in changed.items())
+    best = best_measured(measured)
+    if best is None:
+        reason = f"{shown} was not measured; the rest is the deployed configuration ({decision.config.label()})"
+        return with_pins(decision.config, pins), "near", (reason,)
+    runs = f"{best.runs} run{'s' if best.runs > 1 else ''}"
+    reason = f"the fastest that was measured with {shown}: {format_rate(best.samples_per_s)} ({runs})"
+    return with_pins(best.config, pins), "exact", (reason,)
+
+
+def _guard_iterable(
+    config: LoaderConfig, dataset: DatasetFacts, pins: Collection[str], *, sharded: bool
+) -> tuple[LoaderConfig, tuple[str, ...]]:
+    if not dataset.iterable or config.num_workers <= 1 or sharded:
+        return config, ()
+    unknown = "no study showed that this iterable dataset divides itself over workers"
+    if "num_workers" in pins:
+        return config, (f"{unknown}: with {config.num_workers} workers samples may come more than once",)
+    return limit_workers(config, 1), (f"one worker: {unknown}",)
+
+
+def _most(decision: Decision, measured: Sequence[Measured]) -> int:
+    """Give the most workers of any run that delivered each sample once: a run with repeated ones has no rate."""
+    return max([decision.config.num_workers, *(one.config.num_workers for one in measured)])
+
+
+def _headline(decision: Decision) -> str:
+    said = decision.outcome.replace("_", " ")
+    by = "" if decision.decided_by == "autotune" else f" by {decision.decided_by}"
+    return f"study {decision.study!r}, {decision.decided_at:%Y-%m-%d}{by}, {said}: {decision.why}"

@@ -1,0 +1,1 @@
+"""Sampling, feasibility, confirming and deciding; the only home of Optuna."""

@@ -1,0 +1,64 @@
+"""`Ledger`: what one study knows already, by canonical configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from autotune.spec import Counts, LoaderConfig, TrialRecord
+from autotune.study.verdict import score
+
+
+class Ledger:
+    """Records of the search of one study, on one machine class and one workload.
+
+    Args:
+        records: What is known from before.
+        horizon_epochs: Epochs that one-off costs are spread over.
+    """
+
+    def __init__(self, records: Iterable[TrialRecord] = (), *, horizon_epochs: int | None = None) -> None:
+        self._by_config: dict[LoaderConfig, TrialRecord] = {}
+        self._horizon_epochs = horizon_epochs
+        for record in records:
+            self.add(record)
+
+    def add(self, record: TrialRecord) -> None:
+        """Take in a record; a newer one of the same configuration replaces the older."""
+        self._by_config[record.config] = record
+
+    def get(self, config: LoaderConfig) -> TrialRecord | None:
+        """Give the record of a configuration, or None."""
+        return self._by_config.get(config)
+
+    def known(self) -> frozenset[LoaderConfig]:
+        """Give all configurations that have a record."""
+        return frozenset(self._by_config)
+
+    def failures(self) -> list[TrialRecord]:
+        """Give the records without a measurement."""
+        return [record for record in self._by_config.values() if record.measurement is None]
+
+    def ranked(self) -> list[TrialRecord]:
+        """Give the measured records, fastest first."""
+        measured = [record for record in self._by_config.values() if record.measurement is not None]
+        return sorted(measured, key=self._score, reverse=True)
+
+    def best(self) -> TrialRecord | None:
+        """Give the fastest record, or None."""
+        return next(iter(self.ranked()), None)
+
+    def counts(self) -> Counts:
+        """Count the records by what became of them."""
+        records = self._by_config.values()
+        futile = sum(1 for r in records if r.measurement is not None and r.measurement.stopped == "futility")
+        measured = sum(1 for r in records if r.measurement is not None)
+        infeasible = sum(1 for r in records if r.failure is not None and r.failure.infeasible)
+        return Counts(
+            complete=measured - futile,
+            stopped_early=futile,
+            infeasible=infeasible,
+            failed=len(self._by_config) - measured - infeasible,
+        )
+
+    def _score(self, record: TrialRecord) -> float:
+        return score(record.measurement, horizon_epochs=self._horizon_epochs) if record.measurement else 0.0

@@ -1,0 +1,71 @@
+"""Ratios from interleaved runs: the only figures that are published."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import fmean, stdev
+
+from scipy import stats
+
+from autotune.constants import CONFIDENCE
+from autotune.spec import Interval, LoaderConfig, TrialRecord
+
+Run = Callable[[LoaderConfig], TrialRecord]
+
+
+def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -> Interval | None:
+    """Give the ratio of paired rates with its 95 % interval; None with fewer than two pairs.
+
+    The mean is that of the log ratios, so that a over b and b over a are reciprocal, and the interval is
+    Student's, as pairs are few. The unit of repetition is the process: each rate is one run of its own.
+
+    Args:
+        numerators: Rates of one configuration.
+        denominators: Rates of the other, in the same order.
+    """
+    logs = [math.log(above / below) for above, below in zip(numerators, denominators, strict=True)]
+    if len(logs) < 2:
+        return None
+    mean = fmean(logs)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * stdev(logs) / math.sqrt(len(logs))
+    return Interval(mean=math.exp(mean), low=math.exp(mean - half), high=math.exp(mean + half))
+
+
+class Blocks:
+    """Blocks in which every configuration runs once, in alternating order.
+
+    Args:
+        configs: The rivals, at least two.
+        run: Measures one configuration in a fresh process.
+    """
+
+    def __init__(self, configs: Sequence[LoaderConfig], run: Run) -> None:
+        self.configs = list(configs)
+        self._run = run
+        self._blocks: list[dict[LoaderConfig, TrialRecord]] = []
+
+    def add(self) -> dict[LoaderConfig, TrialRecord]:
+        """Run one more block; every second one runs backwards, so that a drift hits both alike."""
+        order = self.configs if len(self._blocks) % 2 == 0 else self.configs[::-1]
+        block = {config: self._run(config) for config in order}
+        self._blocks.append(block)
+        return block
+
+    def records(self, config: LoaderConfig) -> list[TrialRecord]:
+        """Give all runs of a configuration."""
+        return [block[config] for block in self._blocks]
+
+    def rates(self, config: LoaderConfig) -> list[float]:
+        """Give the rates of a configuration's runs that were measured."""
+        return [record.measurement.samples_per_s for record in self.records(config) if record.measurement]
+
+    def ratio(self, above: LoaderConfig, below: LoaderConfig) -> Interval | None:
+        """Give the ratio of two configurations over the blocks in which both were measured."""
+        pairs = self.paired_rates(above, below)
+        return ratio_interval([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+    def paired_rates(self, above: LoaderConfig, below: LoaderConfig) -> list[tuple[float, float]]:
+        """Give the rates of two configurations, one pair for each block in which both were measured."""
+        both = [(block[above].measurement, block[below].measurement) for block in self._blocks]
+        return [(one.samples_per_s, other.samples_per_s) for one, other in both if one and other]

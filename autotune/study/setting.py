@@ -1,0 +1,117 @@
+"""`Setting`: everything that the phases of one study share."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from autotune.constants import DEVICE_HEADROOM_SHARE
+from autotune.space import Space
+from autotune.spec import (
+    Decision,
+    Inspection,
+    LoaderConfig,
+    StudyListener,
+    StudySpec,
+    TrialRecord,
+    TrialRequest,
+)
+from autotune.spec.record import Phase
+from autotune.study.feasibility import limit_bytes
+from autotune.trial import TrialRunner
+
+_LOG = logging.getLogger(__name__)
+
+
+class RecordStore(Protocol):
+    """Where records and decisions are kept; the truth."""
+
+    def save_record(self, record: TrialRecord) -> None:
+        """Keep a record; saving it again changes nothing."""
+
+    def records(self, study: str) -> Sequence[TrialRecord]:
+        """Give the records of a study in order of their start."""
+
+    def save_decision(self, decision: Decision) -> None:
+        """Keep a decision."""
+
+    def decisions(self, study: str) -> Sequence[Decision]:
+        """Give the decisions of a study, newest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One run of one study.
+
+    Attributes:
+        run_key: Key of the run; the same after a resume.
+        spec: The study.
+        inspection: What is known of dataset and machine.
+        space: What may be proposed.
+        runner: Measures.
+        store: Keeps.
+        listeners: Are told.
+        archive_root: Folder of archives.
+        cache_root: Folder of disk caches.
+        payload_path: cloudpickle file of objects without a dotted path.
+        clock: Monotonic seconds.
+    """
+
+    run_key: str
+    spec: StudySpec
+    inspection: Inspection
+    space: Space
+    runner: TrialRunner
+    store: RecordStore
+    archive_root: Path
+    cache_root: Path
+    listeners: Sequence[StudyListener] = ()
+    payload_path: Path | None = None
+    clock: Callable[[], float] = field(default=time.monotonic)
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        """Limit of device memory in bytes."""
+        return limit_bytes(self.spec.memory_limit, self.inspection.machine)
+
+    @property
+    def usable_bytes(self) -> int:
+        """What of the limit may be used."""
+        return int(self.memory_limit_bytes * DEVICE_HEADROOM_SHARE)
+
+    def request(
+        self,
+        config: LoaderConfig,
+        *,
+        phase: Phase,
+        number: int | None = None,
+        incumbent: TrialRecord | None = None,
+    ) -> TrialRequest:
+        """Write the request for one trial."""
+        measured = incumbent.measurement if incumbent else None
+        return TrialRequest(
+            study=self.spec.name,
+            number=number,
+            phase=phase,
+            workload=self.spec.workload,
+            config=config,
+            payload_path=str(self.payload_path) if self.payload_path else None,
+            archive_root=str(self.archive_root),
+            cache_root=str(self.cache_root),
+            time_cap_s=self.spec.time_cap_s if phase == "search" else self.spec.confirm_time_cap_s,
+            timeout_s=self.spec.trial_timeout_s,
+            incumbent_samples_per_s=measured.samples_per_s if measured else None,
+            batch_bytes=config.batch_size * self.inspection.sample_bytes,
+        )
+
+    def notify(self, event: str, payload: object) -> None:
+        """Tell all listeners; one that raises is logged and skipped, never the study."""
+        for listener in self.listeners:
+            try:
+                getattr(listener, event)(payload)
+            except Exception:  # noqa: BLE001  (a listener may be anything, and none may stop a study)
+                _LOG.exception("listener %s failed at %s and was skipped", type(listener).__name__, event)

@@ -1,0 +1,1 @@
+"""Telling people how a study goes: MLflow, the console, figures. Nothing here decides anything."""

@@ -1,0 +1,84 @@
+"""The life of a trial process, from its first instruction to its exit."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+from contextlib import suppress
+from typing import NoReturn
+
+from autotune.trial.messages import Order, Report
+from autotune.trial.process import die_with_parent, let_forks_die_with_parent, prefer_as_victim
+
+
+def live(order: Order, *, pipe: int, log: int, parent_pid: int) -> NoReturn:
+    """Become a trial process, do what was ordered, and exit without tearing anything down.
+
+    Teardown would wait for workers that hang; the server ends them with the process group.
+
+    Args:
+        order: What to do.
+        pipe: Descriptor that reports are written to.
+        log: Descriptor that output goes to.
+        parent_pid: The server, with which this process ends.
+    """
+    code = 1
+    try:
+        _settle(order, log=log, parent_pid=parent_pid)
+        from autotune.trial.worker import work
+
+        work(order, lambda report: _send(pipe, report))
+        code = 0
+    finally:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _settle(order: Order, *, log: int, parent_pid: int) -> None:
+    """Cut the ties to server and terminal, and take over the tuner's import path."""
+    with suppress(PermissionError):  # a fresh interpreter leads its session already
+        os.setsid()
+    die_with_parent(parent_pid)
+    let_forks_die_with_parent()
+    prefer_as_victim()
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    multiprocessing.set_start_method(None, force=True)  # the platform's own, as in a training process
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(order.folder)
+    sys.path[:] = [*order.sys_path, *(entry for entry in sys.path if entry not in order.sys_path)]
+    os.environ["TMPDIR"] = tempfile.tempdir = order.temporary
+    _seed(order.request.workload.seed)
+
+
+def _seed(seed: int) -> None:
+    """Seed everything: all trial processes begin as copies of one server, so nothing else tells them apart."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that datasets of old use
+    torch.manual_seed(seed)
+
+
+def _send(pipe: int, report: Report) -> None:
+    data = memoryview(report.to_json().encode() + b"\n")
+    while data:
+        data = data[os.write(pipe, data) :]
+
+
+def main() -> None:
+    """Live as a fresh interpreter: the order comes by standard input."""
+    pipe, log, parent_pid = (int(word) for word in sys.argv[1:4])
+    live(Order.from_json(sys.stdin.buffer.read()), pipe=pipe, log=log, parent_pid=parent_pid)
+
+
+if __name__ == "__main__":
+    main()

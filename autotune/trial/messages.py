@@ -1,0 +1,99 @@
+"""What tuner, server and trial process send each other: one JSON document a line."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from autotune.spec import (
+    DatasetFacts,
+    Failure,
+    Inspection,
+    MachineFacts,
+    Measurement,
+    TrialRequest,
+    Value,
+)
+
+
+class Order(Value):
+    """Tuner to server: start a trial process. The pipe for its reports and a log file come along as descriptors.
+
+    Attributes:
+        task: `run` measures, `inspect` looks at dataset and machine.
+        request: What is measured.
+        sys_path: The tuner's import path.
+        folder: The tuner's current folder.
+        temporary: Folder for temporary files, removed after the trial.
+        tuner_pid: The tuner's process, whose CPU time counts as ours.
+        cpu_cap: Most CPUs that the user allows.
+    """
+
+    task: Literal["run", "inspect"]
+    request: TrialRequest
+    sys_path: tuple[str, ...]
+    folder: str
+    temporary: str
+    tuner_pid: int
+    cpu_cap: int | None = None
+
+
+class Command(Value):
+    """Tuner to server: an order, or the end of the trial that runs."""
+
+    order: Order | None = None
+    kill: bool = False
+
+
+class ServerNotice(Value):
+    """Server to tuner.
+
+    Attributes:
+        started_pid: A trial process began.
+        ended_pid: It ended, and nothing of it is left.
+        exit_code: Its exit code; the negative signal where one killed it.
+        pids: Processes of the trial that had to be killed after it.
+    """
+
+    started_pid: int | None = None
+    ended_pid: int | None = None
+    exit_code: int | None = None
+    pids: tuple[int, ...] = ()
+
+
+class Report(Value):
+    """Trial process to tuner: how far it is, and at last what it came to.
+
+    Attributes:
+        phase: The phase that begins.
+        worker_pids: Processes of the loader.
+        machine: The machine, once known.
+        dataset: The dataset, once known.
+        measurement: The result of `run`.
+        inspection: The result of `inspect`.
+        failure: Why there is no result.
+    """
+
+    phase: str | None = None
+    worker_pids: tuple[int, ...] = ()
+    machine: MachineFacts | None = None
+    dataset: DatasetFacts | None = None
+    measurement: Measurement | None = None
+    inspection: Inspection | None = None
+    failure: Failure | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether this is the last report."""
+        return not (self.measurement is None and self.inspection is None and self.failure is None)
+
+
+class Lines:
+    """Cuts a stream of bytes into lines."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes and give the lines that are complete now."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [line for line in lines if line]

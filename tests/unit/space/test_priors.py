@@ -1,0 +1,92 @@
+"""The table of requirement A8, row by row."""
+
+import pytest
+
+from autotune.errors import SpecError
+from autotune.space import PRIORS, Space
+from autotune.space.dimensions import worker_choices
+from autotune.spec import DatasetFacts, Inspection, MachineFacts, SpaceSpec
+from autotune.units import GIB
+
+BY_NAME = {prior.name: prior for prior in PRIORS}
+
+
+def machine(*, cores=8, memory_gib=64, gpus=0):
+    return MachineFacts(
+        host="h",
+        system="Linux x86_64",
+        cpu_count=cores,
+        memory_bytes=memory_gib * GIB,
+        accelerator="NVIDIA H100" if gpus else None,
+        accelerator_count=gpus,
+    )
+
+
+def inspection(**changes):
+    facts = {
+        "dataset": DatasetFacts(type_name="my.Dataset", length=600, staged=True),
+        "machine": machine(),
+        "sample_structure": "float32[4]",
+        "sample_bytes": 16,
+        "largest_sample_bytes": 16,
+        "fingerprint": "abc",
+    }
+    return Inspection(**{**facts, **changes})
+
+
+@pytest.mark.parametrize(
+    ("cores", "free_gib", "workers"), [(8, 16, 6), (16, 16, 12), (1, 16, 1), (16, 3, 2), (2, 3, 1)]
+)
+def test_three_quarters_of_cores_and_two_workers_when_memory_is_short(cores, free_gib, workers):
+    assert BY_NAME["75 % of cores"].config(machine(cores=cores), free_gib * GIB).num_workers == workers
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "all_cores", "half"), [(16, 2, 8, 8), (6, 2, 6, 3), (32, 0, 4, 4), (2, 0, 2, 1)]
+)
+def test_four_workers_a_gpu_with_at_least_one_gpu_counted(cores, gpus, all_cores, half):
+    facts = machine(cores=cores, gpus=gpus)
+    assert BY_NAME["4 per GPU, at most all cores"].config(facts, GIB).num_workers == all_cores
+    assert BY_NAME["4 per GPU, at most half the cores"].config(facts, GIB).num_workers == half
+
+
+@pytest.mark.parametrize(
+    ("memory_gib", "cache", "low", "high"),
+    [(16, "none", None, None), (64, "memory", 0.3, 0.5), (512, "memory", 0.8, 1)],
+)
+def test_cached_share_follows_memory(memory_gib, cache, low, high):
+    config = BY_NAME["4 per GPU, at most all cores"].config(machine(memory_gib=memory_gib), GIB)
+    assert config.cache == cache
+    if low is not None:
+        assert low <= config.cache_fraction <= high
+
+
+@pytest.mark.parametrize(("gpus", "low", "high"), [(1, 4, 8), (4, 8, 16), (8, 16, 32)])
+def test_batch_size_follows_gpus(gpus, low, high):
+    assert low <= BY_NAME["4 per GPU, at most all cores"].config(machine(gpus=gpus), GIB).batch_size <= high
+
+
+def test_every_prior_cites_its_source():
+    assert all(prior.source for prior in PRIORS)
+    assert len(BY_NAME) == len(PRIORS)
+
+
+def test_worker_choices_hold_zero_the_cores_and_twice_the_cores():
+    assert worker_choices(2) == (0, 1, 2, 4)
+    assert worker_choices(6) == (0, 1, 2, 4, 6, 8)
+
+
+def test_a_format_that_cannot_be_stored_is_refused_with_its_reason_when_it_is_all_there_is():
+    with pytest.raises(SpecError, match="archive_without_fingerprint"):
+        Space(SpaceSpec(archive=("npy",)), inspection(fingerprint=None))
+
+
+def test_a_cache_mode_that_does_not_exist_yet_is_refused():
+    with pytest.raises(SpecError, match=r"space\.cache offers none, memory, got disk"):
+        Space(SpaceSpec(cache=("none", "disk")), inspection())
+
+
+def test_original_bytes_are_offered_only_by_staged_datasets():
+    plain = inspection(dataset=DatasetFacts(type_name="my.Dataset", length=600))
+    assert {point.stored for point in Space(SpaceSpec(archive=("tar",)), plain).points} == {"decoded"}
+    assert {point.stored for point in Space(SpaceSpec(archive=("tar",)), inspection()).points} == {"encoded", "decoded"}
