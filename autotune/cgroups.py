@@ -75,6 +75,14 @@ class Cgroups:
                 return
 
 
+def count_oom_kills(cgroups: Cgroups | None = None, vmstat: Path = Path("/proc/vmstat")) -> int:
+    """Give how many processes the kernel has killed for want of memory, in our control groups or on the machine.
+
+    Only the difference of two readings means anything; 0 where neither is told.
+    """
+    return max((Cgroups() if cgroups is None else cgroups).oom_kills() or 0, _field(vmstat, "oom_kill") or 0)
+
+
 def _read_groups(path: Path) -> Iterator[tuple[str, str]]:
     """Read `/proc/self/cgroup`: lines `number:controllers:path`, no controllers in v2."""
     for line in _lines(path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -345,6 +344,5 @@ def _payload_file(payload: Mapping[str, Any] | None) -> Iterator[Path | None]:
 
     with tempfile.TemporaryDirectory(prefix="autotune-") as folder:
         path = Path(folder) / "payload.pkl"
-        # modules beside a script are found there as they are here
-        path.write_bytes(cloudpickle.dumps({**payload, "sys_path": [entry for entry in sys.path if entry]}))
+        path.write_bytes(cloudpickle.dumps(dict(payload)))
         yield path

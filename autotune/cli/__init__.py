@@ -23,7 +23,8 @@ app = typer.Typer(
     add_completion=False,
 )
 for _module in (tune, best, explain, measure, compare, doctor, dashboard):
-    app.command(epilog=_module.EXAMPLES, no_args_is_help=_module.NEEDS_ARGUMENTS)(_module.command)
+    _name = _module.__name__.rpartition(".")[2]
+    app.command(_name, epilog=_module.EXAMPLES, no_args_is_help=_module.NEEDS_ARGUMENTS)(_module.command)
 
 
 def _show_version(value: bool) -> None:

@@ -12,6 +12,7 @@ from autotune.errors import SpecError
 from autotune.measure.batches import count_samples, move_batch
 from autotune.spec import Consumer
 
+
 class StepFailedError(Exception):
     """The user's step raised; the cause is what it raised."""
 

@@ -249,16 +249,28 @@ class Registry:
 
     def _candidates(self, statement: Select[Any]) -> list[Candidate]:
         rows = self._read(lambda connection: connection.execute(statement).all())
-        return [Candidate(**{**row._mapping, "versions": json.loads(row.versions)}) for row in rows]  # noqa: SLF001
+        return [Candidate(**{**row._mapping, "versions": self._versions(row.versions)}) for row in rows]  # noqa: SLF001
+
+    def _versions(self, text: str) -> dict[str, str]:
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise self._unreadable(error) from error
+        if not isinstance(found, dict):
+            raise self._unreadable(f"versions must be an object, got {text[:40]!r}")
+        return {str(name): str(version) for name, version in found.items()}
 
     def _parse(self, kind: type[V], body: str) -> V:
         try:
             return kind.from_json(body)
         except SpecError as error:
-            raise RegistryError(
-                f"the registry {self.place} holds a row that cannot be read ({error}); restore a copy, "
-                "or move the file away and tune again"
-            ) from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, told: object) -> RegistryError:
+        return RegistryError(
+            f"the registry {self.place} holds a row that cannot be read ({told}); restore a copy, "
+            "or move the file away and tune again"
+        )
 
 
 def _candidate_columns() -> Select[Any]:

@@ -136,13 +136,13 @@ def _serve(
         return look_up(replace(question, pins=pinned), home=home, url=url)
 
     def served() -> Resolution:
-        resolution, _ = put_into_effect(dataset, resolve(), places, resolve_again=resolve)
+        resolution, _ = put_into_effect(dataset, resolve(), places, pinned=question.pins, resolve_again=resolve)
         return resolution.replace(sampler_seed=draw_sampler_seed(arguments.get("generator")))
 
     if grouped:
-        resolution, applied = put_into_effect(dataset, from_rank_zero(served), places)
+        resolution, applied = put_into_effect(dataset, from_rank_zero(served), places, pinned=question.pins)
     else:
-        resolution, applied = put_into_effect(dataset, resolve(), places, resolve_again=resolve)
+        resolution, applied = put_into_effect(dataset, resolve(), places, pinned=question.pins, resolve_again=resolve)
     _warn_of_repeats(question, resolution)
     own = _fitting(arguments, resolution.config.num_workers)
     ordered = "sampler" in own or "batch_sampler" in own or question.dataset.iterable

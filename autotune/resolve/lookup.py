@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotune.errors import RegistryError
+from autotune.errors import RegistryError, SpecError
 from autotune.registry import Candidate, Registry, open_existing
 from autotune.registry.engine import STORAGE_VARIABLE
 from autotune.resolve.ranking import Choice, choose
@@ -50,7 +50,7 @@ def look_up(question: Question, *, home: Path, url: str | None = None) -> Resolu
     try:
         with open_existing(home, url) as registry:
             return answer(registry, question)
-    except RegistryError as error:
+    except (RegistryError, SpecError) as error:  # an address that makes no sense is a SpecError; pins were checked
         warn_caller(f"{error}. Going on with PyTorch's default configuration.")
         return default_answer(question, (str(error),))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ def put_into_effect(
     resolution: Resolution,
     places: Places,
     *,
+    pinned: Collection[str] = (),
     resolve_again: Callable[[Pinned], Resolution] | None = None,
 ) -> tuple[Resolution, Applied]:
     """Apply a resolution, stepping back to what can be had; each step warns and joins the reasons.
@@ -53,6 +54,7 @@ def put_into_effect(
         dataset: The user's dataset.
         resolution: What was resolved.
         places: Where stored samples lie.
+        pinned: Fields that the caller fixed; a decoder among them is not given up.
         resolve_again: Resolves with further pins, so that a step back takes the best that was measured
             with them; None replaces the fields only.
 
@@ -66,7 +68,7 @@ def put_into_effect(
         try:
             return current.replace(why=(*current.why, *reasons)), _applied(dataset, current, places)
         except (AutotuneError, OSError) as error:
-            step = _step_back(current, error, given_up)
+            step = _step_back(current, error, given_up=given_up, pinned=pinned)
             if step is None:
                 raise
             given_up.update(step)
@@ -91,15 +93,19 @@ def _applied(dataset: Dataset[Any], resolution: Resolution, places: Places) -> A
     )
 
 
-def _step_back(resolution: Resolution, error: Exception, given_up: Pinned) -> dict[str, Any] | None:
+def _step_back(
+    resolution: Resolution, error: Exception, *, given_up: Pinned, pinned: Collection[str]
+) -> dict[str, Any] | None:
     config = resolution.config
     steps: list[dict[str, Any]] = []
     if config.archive != "files":
         steps.append({"archive": "files"})
     if config.cache != "none":
         steps.append({"cache": "none"})
-    if isinstance(error, _CACHE_FIRST) or (isinstance(error, SpecError) and config.decoder is None):
+    if isinstance(error, (*_CACHE_FIRST, SpecError)):
         steps.reverse()
+    if isinstance(error, SpecError) and config.decoder is not None and "decoder" not in pinned:
+        steps.insert(0, {"decoder": None})
     left = [step for step in steps if not step.keys() & given_up.keys()]
     return left[0] if left else None
 

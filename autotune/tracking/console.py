@@ -113,7 +113,7 @@ def _progress(event: TrialFinished) -> str:
     parts = [f"{counts.complete + counts.stopped_early} measured"]
     parts += [f"{counts.infeasible} infeasible"] if counts.infeasible else []
     parts += [f"{counts.failed} failed"] if counts.failed else []
-    return f"{', '.join(parts)}; {format_seconds(left)} left"
+    return f"{', '.join(parts)}; {format_seconds(left) if left else 'no time'} left"
 
 
 def _running_best(event: TrialFinished) -> str:

@@ -121,7 +121,7 @@ class MlflowListener:
             return
         with quiet_mlflow():
             try:
-                self._open().warm_up()
+                self._open()
             except Exception as error:  # noqa: BLE001  (whatever MLflow raises, tracking is best effort)
                 self._fail(error)
 
@@ -169,9 +169,10 @@ class MlflowListener:
 
     def _tell(self, row: PendingRow) -> bool:
         """Send one row; gives whether it was told."""
-        started = self._clock()
         try:
-            self._open().write(Telling.from_json(row.body))
+            writer = self._open()
+            started = self._clock()  # not counting imports and a new schema, which say nothing of the server
+            writer.write(Telling.from_json(row.body))
         except Exception as error:  # noqa: BLE001  (whatever MLflow raises, tracking is best effort)
             self._outbox.outbox_failed(TOPIC, row.key, f"{type(error).__name__}: {error}"[:1000])
             if self._writer is not None:
@@ -202,12 +203,14 @@ class MlflowListener:
 
     def _open(self) -> RunWriter:
         if self._writer is None:
-            self._writer = RunWriter(
+            writer = RunWriter(
                 open_client(self._tracking_uri),
                 tracking_uri=self._tracking_uri,
                 artifact_root=self._artifact_root,
                 records=self._records,
             )
+            writer.warm_up()
+            self._writer = writer
         return self._writer
 
     # Noting

@@ -67,13 +67,14 @@ class TrialServer:
         adopt_orphans()
         try:
             while os.getppid() == self._tuner_pid:
-                ready, _, _ = select.select([self._connection, self._woken], [], [], _CHECK_TUNER_EVERY_S)
+                ours = self._connection.fileno()
+                ready, _, _ = select.select([ours, self._woken], [], [], _CHECK_TUNER_EVERY_S)
                 if self._woken in ready:
                     with suppress(BlockingIOError):
                         os.read(self._woken, 4096)
                 if self._leader is not None and _has_ended(self._leader):
                     self._finish()
-                if self._connection in ready and not self._listen():
+                if ours in ready and not self._listen():
                     return
         except (BrokenPipeError, ConnectionResetError):
             return
@@ -90,7 +91,7 @@ class TrialServer:
             command = Command.from_json(line)
             if command.kill and self._leader is not None:
                 with suppress(ProcessLookupError):
-                    os.killpg(self._leader, signal.SIGKILL)
+                    os.kill(self._leader, signal.SIGKILL)  # its descendants follow when its end is noticed
             if command.order is not None:
                 pipe, log = self._descriptors
                 self._descriptors = []
@@ -106,14 +107,12 @@ class TrialServer:
             return _start_fresh(order, pipe, log)
         pid = os.fork()
         if pid:
-            with suppress(OSError):  # the child does the same; whoever comes first
-                os.setpgid(pid, pid)
             return pid
         signal.set_wakeup_fd(-1)
         for descriptor in (self._connection.fileno(), self._woken, self._waker):
             os.close(descriptor)
         self._connection.detach()
-        live(order, pipe=pipe, log=log, parent_pid=own)
+        return live(order, pipe=pipe, log=log, parent_pid=own)
 
     def _finish(self) -> None:
         """Clear away what is left of the trial that has ended, and tell the tuner."""

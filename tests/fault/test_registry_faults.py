@@ -219,3 +219,26 @@ def test_wrong_use_is_refused_whether_or_not_there_is_a_registry(tmp_path):
     for arguments in ({"num_workers": 0, "prefetch_factor": 2}, {"archive": "zip"}, {"batch_size": 0}):
         with pytest.raises(AutotuneError):
             best_loader(Numbers(), home=tmp_path, **arguments)
+
+
+def test_registry_is_read_where_its_folder_cannot_be_written(tmp_path):
+    home = tmp_path / "home"
+    _fill(home)
+    read_only = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"'
+    probe = subprocess.run(["unshare", "-m", "sh", "-c", read_only, "sh", str(home)], check=False, capture_output=True)
+    if probe.returncode:
+        pytest.skip("a read-only mount in a namespace of its own is not allowed here")
+    script = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "from pathlib import Path; from autotune.registry import open_existing\n"
+        "with open_existing(Path(sys.argv[1])) as registry: print(len(registry.records('s')))\n"
+    )
+    command = f'{read_only} && home="$1" && shift && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command, "sh", str(home), sys.executable, "-c", script, str(home), *sys.path],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "50\n"

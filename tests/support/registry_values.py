@@ -129,4 +129,4 @@ def decision(*, study="s", outcome="gain", minute=0, kind="loader", **changes):
 
 def decision_here(dataset, config, **changes):
     """A decision that is an exact match for a dataset on the machine that runs the tests."""
-    return decision(dataset=dataset_facts(dataset), machine=machine_facts(), config=config, **changes)
+    return decision(**{"dataset": dataset_facts(dataset), "machine": machine_facts(), "config": config, **changes})

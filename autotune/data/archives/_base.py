@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from pydantic import Field
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from autotune.data.facts import dataset_facts
 from autotune.data.fingerprint import source_fingerprint
@@ -163,13 +163,12 @@ def sized(source: Any) -> int:
     Raises:
         ArchiveError: It has no length or no samples.
     """
-    try:
-        count = len(source)
-    except TypeError as error:
+    if not hasattr(source, "__len__") or isinstance(source, IterableDataset):
         raise ArchiveError(
-            f"only a dataset with a length can be archived or cached, got {type(source).__qualname__}; "
+            f"only a dataset with length and index can be archived or cached, got {type(source).__qualname__}; "
             "use archive 'files' and cache 'none'"
-        ) from error
+        )
+    count = len(source)
     if count < 1:
         raise ArchiveError(f"a dataset without samples cannot be archived, got {type(source).__qualname__}")
     return count

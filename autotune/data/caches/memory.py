@@ -52,9 +52,9 @@ class MemoryCacheMode:
         """
         if not 0 < fraction <= 1:
             raise SpecError(f"a cached fraction must be above 0 and at most 1, got {fraction}")
+        count = sized(dataset)
         refuse_random(dataset, "cached")
         layout = common_layout(dataset)
-        count = sized(dataset)
         rows = max(1, round(fraction * count))
         needed = layout.sample_bytes * rows
         available = available_bytes() if limit_bytes is None else limit_bytes

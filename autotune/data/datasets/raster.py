@@ -98,6 +98,7 @@ class GeoTiffPairDataset(StagedDataset):
         self.staged = window is None
         self._inputs = path_array(input_paths)
         self._masks = path_array(mask_paths)
+        self._sizes = self._find_sizes()
         self._windows = self._list_windows()
         self._open = OpenRasters(place=metadata)
 
@@ -148,12 +149,18 @@ class GeoTiffPairDataset(StagedDataset):
         height, width = side
         return f"({self.dtype}[{len(self.bands)},{height},{width}], {self.mask_dtype}[1,{height},{width}])"
 
+    def _find_sizes(self) -> npt.NDArray[np.int64]:
+        """Give height and width of each image, where windows need them."""
+        if self.window is None:
+            return np.empty((0, 2), dtype=np.int64)
+        paths = (path_at(self._inputs, index) for index in range(len(self._inputs)))
+        sizes = [self.size or raster_size(path) for path in paths]
+        return np.array(sizes, dtype=np.int64).reshape(-1, 2)
+
     def _list_windows(self) -> npt.NDArray[np.int64] | None:
         if self.window is None or self.stride is None:
             return None
-        paths = (path_at(self._inputs, index) for index in range(len(self._inputs)))
-        sizes = (self.size or raster_size(path) for path in paths)
-        return window_origins(sizes, self.window, self.stride)
+        return window_origins([(height, width) for height, width in self._sizes.tolist()], self.window, self.stride)
 
     def _read_window(self, index: int) -> Any:
         windows, window = self._windows, self.window
@@ -161,7 +168,7 @@ class GeoTiffPairDataset(StagedDataset):
             raise DatasetError("windows are read only where a window was given")
         number, row, column = windows[index].tolist()
         path, mask_path = path_at(self._inputs, number), path_at(self._masks, number)
-        height, width = self.size or raster_size(path)
+        height, width = self._sizes[number].tolist()
         box = (row, column, min(window[0], height - row), min(window[1], width - column))
         image = self._open.read(path, box, bands=self.bands)
         return self._sample(image, self._open.read(mask_path, box, bands=(1,)), path, box)

@@ -1,0 +1,165 @@
+"""Datasets, steps and faults for trials; imported by dotted path in the trial's process."""
+
+import os
+import signal
+import time
+
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from autotune.errors import SampleError
+
+
+class Plain(Dataset):
+    """Small tensors, with a little work each."""
+
+    def __init__(self, count=64, work_ms=0.2):
+        self.count = count
+        self.work_ms = work_ms
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        end = time.perf_counter() + self.work_ms / 1000
+        while time.perf_counter() < end:
+            pass
+        return torch.full((4,), float(index))
+
+
+class Endless(Plain):
+    """Long enough that a trial is still running when the test finds its processes."""
+
+    def __init__(self, count=10_000_000):
+        super().__init__(count, work_ms=1.0)
+
+
+class SignalsWorker(Plain):
+    """A worker sends itself a signal at one sample, in every process or only until a file is there."""
+
+    def __init__(self, number, once=None, **settings):
+        super().__init__(**settings)
+        self.number = number
+        self.once = once
+
+    def __getitem__(self, index):
+        if index == 5 and (self.once is None or not os.path.exists(self.once)):
+            if self.once is not None:
+                open(self.once, "w").close()
+            os.kill(os.getpid(), self.number)
+        return super().__getitem__(index)
+
+
+class KillsTrial(Plain):
+    """The trial process kills itself while the dataset is built, in every process or only the first time."""
+
+    def __init__(self, once=None):
+        super().__init__()
+        if once is None or not os.path.exists(once):
+            if once is not None:
+                open(once, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Files(Dataset):
+    """Bytes of files as tensors; a damaged one is named by the error."""
+
+    def __init__(self, paths, length):
+        self.paths = list(paths)
+        self.length = length
+
+    def source_paths(self):
+        return self.paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        path = self.paths[index]
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise SampleError(f"cannot be read: {error}", path) from error
+        if len(data) != self.length:
+            raise SampleError(f"must have {self.length} bytes, got {len(data)}", path)
+        return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+class Stream(IterableDataset):
+    """Numbers, divided over workers or not, with a length or without."""
+
+    def __init__(self, count=64, sharded=True):
+        self.count = count
+        self.sharded = sharded
+
+    def __iter__(self):
+        info = get_worker_info()
+        step, start = (info.num_workers, info.id) if info and self.sharded else (1, 0)
+        for number in range(start, self.count, step):
+            yield torch.full((4,), float(number))
+
+
+class SizedStream(Stream):
+    def __len__(self):
+        return self.count
+
+
+class Raises(Plain):
+    """Raises what it was told to."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def __getitem__(self, index):
+        if self.kind == "memory":
+            raise MemoryError
+        if self.kind == "descriptors":
+            raise OSError(24, "Too many open files", "x")
+        raise ValueError(f"sample {index} is odd")
+
+
+class LeavesThings(Plain):
+    """Leaves a temporary file, a process in a session of its own and a stopped one."""
+
+    def __init__(self):
+        super().__init__()
+        import subprocess
+        import tempfile
+
+        with tempfile.NamedTemporaryFile(delete=False, prefix="left-behind-") as file:
+            file.write(b"x")
+        subprocess.Popen(["sleep", "987654"], start_new_session=True)
+        stopped = subprocess.Popen(["sleep", "987653"])
+        os.kill(stopped.pid, signal.SIGSTOP)
+
+
+def make_hungry_step(megabytes):
+    """Make a step that takes memory for a moment."""
+
+    def step(batch):
+        held = bytearray(megabytes * 1024**2)
+        held[::4096] = b"x" * len(held[::4096])
+        return len(held) + len(batch)
+
+    return step
+
+
+def make_counting_step(path):
+    """Make a step that notes what it gets."""
+
+    def step(batch):
+        with open(path, "a") as file:
+            file.write(f"{len(batch)}\n")
+
+    return step
+
+
+def make_failing_step():
+    def step(batch):
+        raise ValueError("the model does not like this batch")
+
+    return step
