@@ -17,6 +17,7 @@ from autotune.constants import CONFIRM_PAIRS_MIN
 from autotune.errors import DatasetError
 from autotune.home import home_folder
 from autotune.registry import Registry, check_separate, open_registry
+from autotune.resolve.lookup import storage_url
 from autotune.space import Space
 from autotune.spec import (
     DatasetSource,
@@ -78,12 +79,12 @@ def places(home: str | Path | None = None, *, environ: Mapping[str, str] = os.en
 
     Args:
         home: Folder; None is `AUTOTUNE_HOME`, else the user's data folder.
-        environ: Environment; `MLFLOW_TRACKING_URI` in it wins over a database in the folder.
+        environ: Environment; `MLFLOW_TRACKING_URI` and `AUTOTUNE_STORAGE` in it win over databases in the folder.
     """
     folder = home_folder(home, environ)
     folder.mkdir(parents=True, exist_ok=True)
     tracking_uri = environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
-    return Places(home=folder, tracking_uri=tracking_uri)
+    return Places(home=folder, registry_url=storage_url(environ), tracking_uri=tracking_uri)
 
 
 def tune(
@@ -125,11 +126,12 @@ def tune(
         DatasetError: The dataset cannot be read.
         MachineBusyError: Another tuning job holds this machine.
     """
-    kind = type(dataset)
+    from autotune.data.facts import type_name
+
     fields: dict[str, Any] = {
-        "name": name or kind.__name__,
+        "name": name or type(dataset).__name__,
         "budget": {"time": budget, "trials": trials},
-        "dataset": DatasetSource(type_name=f"{kind.__module__}.{kind.__qualname__}").model_dump(),
+        "dataset": DatasetSource(type_name=type_name(dataset)).model_dump(),
         "memory_limit": MemoryLimit.parse(memory_limit if memory_limit is not None else 0.8).model_dump(),
         **settings,
     }
@@ -198,7 +200,9 @@ def _warm_up(tracker: Any) -> None:
 def _tracker(registry: Registry, at: Places) -> Any:
     from autotune.tracking.mlflow_listener import MlflowListener
 
-    return MlflowListener(registry, tracking_uri=at.tracking_uri, artifact_root=at.home / "mlartifacts")
+    return MlflowListener(
+        registry, tracking_uri=at.tracking_uri, artifact_root=at.home / "mlartifacts", records=registry.records
+    )
 
 
 def _setting(

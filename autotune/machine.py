@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
@@ -120,6 +121,7 @@ def shm_size(path: Path = Path("/dev/shm")) -> int | None:  # noqa: S108 - the k
     return stats.f_blocks * stats.f_frsize
 
 
+@functools.cache
 def installed_versions() -> dict[str, str]:
     """Give the versions of Python and of the libraries that read and batch samples, without importing them."""
     versions = {"python": platform.python_version()}

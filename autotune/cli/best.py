@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from autotune.cli.output import newest_decision, print_json
+from autotune.cli.output import print_json
 from autotune.compose import places
-from autotune.machine import machine_facts
-from autotune.registry import open_existing
-from autotune.spec import Decision
+from autotune.resolve.explain import best_of_study
 
 NEEDS_ARGUMENTS = True
 EXAMPLES = "Example: autotune best forest_gaps --json"
@@ -24,27 +22,12 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
     """Show the configuration that a study deploys, and how far it answers for this machine."""
-    with open_existing(places(home).home) as registry:
-        decision = newest_decision(registry, name)
-    match, why = _match(decision)
+    found = best_of_study(name, home=places(home).home)
     if as_json:
-        config = decision.config.model_dump(mode="json")
-        print_json({"config": config, "match": match, "why": why, "decision": decision.key})
+        config = found.config.model_dump(mode="json")
+        print_json({"config": config, "match": found.match, "why": found.why, "decision": found.decision_key})
         return
     console = Console(soft_wrap=True, highlight=False)
-    console.print(f"[bold]{decision.config.label()}[/]")
-    for reason in why:
-        console.print(f"- {reason}")
-
-
-def _match(decision: Decision) -> tuple[str, list[str]]:
-    """Say whether the decision was made on a machine like this one."""
-    here = machine_facts(accelerator=decision.machine.has_accelerator)
-    why = [decision.why, f"decided by {decision.decided_by} at {decision.decided_at:%Y-%m-%d %H:%M} UTC"]
-    if here.machine_class == decision.machine.machine_class:
-        return "exact", why
-    elsewhere = (
-        f"measured on another class of machine ({decision.machine.machine_class}; this one: {here.machine_class}), "
-        "where best_loader would serve the PyTorch default"
-    )
-    return "default", [elsewhere, *why]
+    console.print(f"[bold]{found.config.label()}[/] ({found.match})")
+    for reason in found.why:
+        console.print(f"- {reason}", markup=False)

@@ -54,7 +54,11 @@ def _facts(facts: MachineFacts) -> Iterator[tuple[str, str, str]]:
     yield "memory", "ok", format_bytes(facts.memory_bytes)
     small = facts.shm_bytes is not None and facts.shm_bytes < SHM_COMFORTABLE_BYTES
     found = format_bytes(facts.shm_bytes) if facts.shm_bytes is not None else "none here"
-    yield "shared memory", "warn" if small else "ok", f"{found}; give the container more (--shm-size)" if small else found
+    yield (
+        "shared memory",
+        "warn" if small else "ok",
+        f"{found}; give the container more (--shm-size)" if small else found,
+    )
     yield "accelerator", "ok", facts.accelerator or "none: measured on the CPU"
     yield "environment", "ok", facts.environment
     yield "versions", "ok", ", ".join(f"{name} {version}" for name, version in facts.versions.items())

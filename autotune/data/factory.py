@@ -80,7 +80,8 @@ def build_dataset(source: DatasetSource, payload: Mapping[str, object] | None = 
 
 
 def _checked(built: Any, name: str) -> Dataset[Any]:
-    if isinstance(built, Dataset) or hasattr(type(built), "__getitem__") or hasattr(type(built), "__iter__"):
+    readable = hasattr(type(built), "__getitem__") or hasattr(type(built), "__iter__")
+    if readable and not isinstance(built, str | bytes):
         return built  # type: ignore[no-any-return]  # torch takes any object with one of these methods
     raise DatasetError(f"{name} must give a dataset (with __getitem__ or __iter__), got {type(built).__qualname__}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,13 +46,26 @@ def declared_structure(dataset: Any) -> str | None:
 
 
 def type_name(dataset: Any) -> str:
-    """Give module and qualified name of the class, with those inside `Subset` and `ConcatDataset`."""
-    name = f"{type(dataset).__module__}.{type(dataset).__qualname__}"
+    """Give module and qualified name of the class, with those inside `Subset` and `ConcatDataset`.
+
+    A class of the running script has the name under which a study would import it.
+    """
+    name = f"{_module_name(type(dataset).__module__)}.{type(dataset).__qualname__}"
     if type(dataset) is Subset:
         return f"{name}[{type_name(dataset.dataset)}]"
     if type(dataset) is ConcatDataset:
         return f"{name}[{', '.join(dict.fromkeys(type_name(part) for part in dataset.datasets))}]"
     return name
+
+
+def _module_name(name: str) -> str:
+    if name != "__main__":
+        return name
+    main = sys.modules[name]
+    spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:
+        return str(spec.name)
+    return name if path is None else Path(path).stem
 
 
 def _length(dataset: Any) -> int | None:

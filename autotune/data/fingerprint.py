@@ -19,6 +19,8 @@ from autotune.errors import DatasetError
 
 _FOREIGN_MODULES = ("torch.", "builtins", "typing", "abc", "collections.", "enum")
 _DEEPEST = 12
+_HEAP_TYPE = 1 << 9
+"""Flag of classes that were defined in Python; others (an open file) keep state that no attribute shows."""
 
 
 class _OpaqueError(Exception):
@@ -147,7 +149,7 @@ def _describe_tensor(value: torch.Tensor, depth: int) -> str:
 
 def _describe_object(value: Any, depth: int) -> str:
     settings = getattr(value, "__dict__", None)
-    if settings is None or isinstance(value, types.ModuleType):
+    if settings is None or not all(cls.__flags__ & _HEAP_TYPE for cls in type(value).__mro__[:-1]):
         raise _OpaqueError
     items = [(name, _describe(item, depth + 1)) for name, item in sorted(settings.items())]
     return f"{_describe_class(type(value))} {items}"

@@ -110,7 +110,7 @@ def _resident_pages(path: str) -> tuple[int, int] | None:
         return None
     try:
         stats = os.stat(path)  # noqa: PTH116 - thousands of times
-        if stats.st_uid != os.geteuid() and not os.access(path, os.W_OK):
+        if stats.st_uid != os.geteuid() and not _may_write(path):
             return None
         if stats.st_size == 0:
             return 0, 0
@@ -121,6 +121,10 @@ def _resident_pages(path: str) -> tuple[int, int] | None:
         return _mincore(libc, file, stats.st_size)
     finally:
         os.close(file)
+
+
+def _may_write(path: str) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _mincore(libc: ctypes.CDLL, file: int, size: int) -> tuple[int, int] | None:

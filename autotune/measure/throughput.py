@@ -203,6 +203,7 @@ class _Run:
                 stretch.seconds = batches.pause() - started_s
                 self._keep(stretch)
                 return True
+        self.around.end_window()
         return False
 
     def _end_pass(self, batches: _Pass) -> None:

@@ -61,6 +61,7 @@ class TrialFinished(Value):
         elapsed_s: Wall time since the study's start.
         budget_s: Its budget.
         ratio: Running ratio of best to default, in the confirm phase.
+        replayed: Whether it ended in an earlier run that may not have told of it.
     """
 
     run_key: str
@@ -71,6 +72,7 @@ class TrialFinished(Value):
     elapsed_s: float = 0.0
     budget_s: float
     ratio: Interval | None = None
+    replayed: bool = False
 
 
 class Rates(Value):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from autotune.constants import CONFIRM_PAIRS_MAX, CONFIRM_PAIRS_MIN
-from autotune.spec import Interval, LoaderConfig, TrialFinished, TrialRecord
 from autotune.space.priors import REFERENCE_BATCH_SIZE
+from autotune.spec import Interval, LoaderConfig, TrialFinished, TrialRecord
 from autotune.study.ledger import Ledger
 from autotune.study.pairs import Blocks
 from autotune.study.setting import Setting

@@ -9,7 +9,6 @@ import optuna
 from autotune.constants import CONFIRM_PAIRS_MIN, SEARCH_SHARE
 from autotune.space.priors import REFERENCE_BATCH_SIZE
 from autotune.spec import (
-    Counts,
     Decision,
     LoaderConfig,
     MemorySummary,
@@ -42,21 +41,21 @@ def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
     Returns:
         How it ended.
     """
-    started = setting.clock()
+    begun = setting.clock()
     earlier = interrupted_records(setting)
+    started = begun - sum(record.wall_s for record in earlier)
     known = [record for record in setting.store.records(setting.spec.name) if _same(record, setting)]
     ledger = Ledger(known, horizon_epochs=setting.spec.horizon_epochs)
     _tell_again(setting, earlier)
     deployed = _deployed(setting)
     search = Search(setting, study, ledger, started)
     search.enqueue([LoaderConfig.torch_default(REFERENCE_BATCH_SIZE), *([deployed] if deployed else [])])
-    spent = sum(record.wall_s for record in earlier)
-    search.run(until_s=started + max(0.0, _search_s(setting) - spent), least_trials=_SEARCH_TRIALS_MIN)
+    search.run(until_s=started + _search_s(setting), least_trials=max(0, _SEARCH_TRIALS_MIN - len(earlier)))
     confirm = Confirm(setting, ledger, started)
     decision = decide(setting, ledger, confirm.run(deployed), deployed)
     setting.store.save_decision(decision)
     setting.notify("on_decision", decision)
-    summary = _summary(setting, ledger, [*search.runs, *confirm.runs], decision, setting.clock() - started)
+    summary = _summary(setting, ledger, [*search.runs, *confirm.runs], decision, setting.clock() - begun)
     setting.notify("on_end", StudyEnded(run_key=setting.run_key, summary=summary))
     return summary
 
@@ -100,7 +99,11 @@ def _tell_again(setting: Setting, earlier: Sequence[TrialRecord]) -> None:
     """Tell the listeners of records that a killed tuner may have saved without telling them."""
     for record in earlier:
         event = TrialFinished(
-            run_key=setting.run_key, phase="search", record=record, budget_s=setting.spec.budget.time_s
+            run_key=setting.run_key,
+            phase="search",
+            record=record,
+            budget_s=setting.spec.budget.time_s,
+            replayed=True,
         )
         setting.notify("on_trial", event)
 

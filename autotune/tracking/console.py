@@ -55,6 +55,8 @@ class ConsoleListener:
 
     def on_trial(self, event: TrialFinished) -> None:
         """Show a trial: a line of its own, or the display brought up to date."""
+        if event.replayed:
+            return
         self._last = event.record
         if self._live is None:
             self._say(_plain_line(event))
@@ -104,7 +106,8 @@ def _rate(record: TrialRecord) -> str:
     if record.measurement is None:
         return "not measured"
     noise = record.measurement.steady.half_width_share
-    return f"{format_rate(record.measurement.samples_per_s)} ±{noise * 100:.2g} %"
+    shown = f"±{noise * 100:.2g} %" if noise < 1 else "(too short for an interval)"
+    return f"{format_rate(record.measurement.samples_per_s)} {shown}"
 
 
 def _progress(event: TrialFinished) -> str:

@@ -115,7 +115,7 @@ class Trial:
                 collate_fn=source.payload.get("collate_fn"),
                 seed=self._workload.seed,
             )
-        return Report(inspection=found)
+        return Report(inspection=found.replace(dataset=source.facts))
 
     def measure(self) -> Measurement:
         """Measure the configuration."""
@@ -157,6 +157,9 @@ class Trial:
             payload = self._payload()
             dataset = build_dataset(self._workload.dataset, payload)
             facts = dataset_facts(dataset)
+            if self._workload.dataset.type_name is not None:
+                # only the tuner knows what the script's module is called: here `__main__` is the server
+                facts = facts.replace(type_name=self._workload.dataset.type_name)
             machine = machine_facts(cpu_cap=self._order.cpu_cap)
             self._report(Report(machine=machine, dataset=facts))
             device = resolve_device(self._workload.device)

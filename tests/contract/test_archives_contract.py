@@ -10,7 +10,16 @@ import time
 
 import pytest
 import torch
-from data_sets import AugmentedDataset, BytesDataset, FileDataset, MixedDataset, RandomDataset, SlowDataset, keep_list, write_files
+from data_sets import (
+    AugmentedDataset,
+    BytesDataset,
+    FileDataset,
+    MixedDataset,
+    RandomDataset,
+    SlowDataset,
+    keep_list,
+    write_files,
+)
 from torch.utils.data import DataLoader, Subset
 
 from autotune.data.archives import FORMATS

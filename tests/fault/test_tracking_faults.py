@@ -195,7 +195,15 @@ with open_registry(home) as registry:
 """
 
 
-@pytest.mark.parametrize("where", ["before settling", "log_batch", "log_text", "set_terminated"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "before settling",
+        "log_batch",
+        pytest.param("log_text", marks=pytest.mark.slow),
+        pytest.param("set_terminated", marks=pytest.mark.slow),
+    ],
+)
 def test_each_trial_is_one_run_when_the_tuner_is_killed_while_telling(where, tmp_path):
     events = [trial(number).to_json() for number in range(2)]
     uri = default_tracking_uri(tmp_path)

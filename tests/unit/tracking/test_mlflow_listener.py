@@ -212,6 +212,23 @@ def test_rows_are_kept_when_the_experiment_was_deleted_and_told_when_it_is_resto
     assert len(runs_of(client)[1]) == 2
 
 
+def test_server_is_left_alone_for_a_while_when_it_is_slow(listener, registry, make_record):
+    listener.warm_up()
+    readings = iter(range(0, 10_000, 6))
+    slow = MlflowListener(
+        registry,
+        tracking_uri=listener._tracking_uri,
+        artifact_root=listener._artifact_root,
+        drain_s=0,
+        clock=lambda: float(next(readings)),  # six seconds pass between any two looks at the clock
+    )
+    for number in range(3):
+        slow.on_trial(TrialFinished(run_key=RUN, phase="search", record=make_record(number), budget_s=1))
+    assert slow.drain(1000) == 1
+    assert slow.drain(1000) == 0
+    assert len(registry.outbox_pending(TOPIC, 10)) == 2
+
+
 def test_twin_of_a_run_that_two_processes_created_at_once_is_removed(listener, client, make_record):
     record = make_record(1)
     listener.warm_up()
