@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,16 +141,17 @@ def tune(
         fields["consumer"] = {"kind": "step"}
     if collate_fn is not None:
         payload["collate_fn"] = collate_fn
-    listeners = [_console()] if progress else []
-    return tune_study(spec_from_fields(fields), at=places(home), payload=payload, listeners=listeners)
+    with _console() if progress else nullcontext() as console:
+        listeners = [console] if console is not None else []
+        return tune_study(spec_from_fields(fields), at=places(home), payload=payload, listeners=listeners)
 
 
-def _console() -> StudyListener:
+def _console() -> AbstractContextManager[StudyListener]:
     from rich.console import Console
 
     from autotune.tracking.console import ConsoleListener
 
-    return ConsoleListener(Console(stderr=True))
+    return closing(ConsoleListener(Console(stderr=True)))
 
 
 def tune_study(
@@ -193,8 +194,9 @@ def tune_study(
 
 def _warm_up(tracker: Any) -> None:
     tracker.warm_up()
-    import optuna_dashboard  # noqa: F401 (its import takes over a second)
-    import scipy.stats  # noqa: F401 (likewise)
+    from autotune.study.dashboard import warm_up
+
+    warm_up()
 
 
 def _tracker(registry: Registry, at: Places) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +50,8 @@ def command(
     if dry_run:
         _describe(spec, at)
         return
-    summary = tune_study(spec, at=at, listeners=[ConsoleListener(error_console(), show_summary=as_json)])
+    with closing(ConsoleListener(error_console(), show_summary=as_json)) as progress:
+        summary = tune_study(spec, at=at, listeners=[progress])
     if as_json:
         print_json(summary.model_dump(mode="json"))
     else:

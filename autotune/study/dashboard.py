@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+def warm_up() -> None:
+    """Import optuna-dashboard now, while nothing is timed: it takes over a second."""
+    import optuna_dashboard  # noqa: F401
+
+
 def tell_story(
     study: optuna.Study, summary: StudySummary, *, best_key: str | None, figures: Mapping[str, Figure]
 ) -> None:

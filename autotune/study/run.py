@@ -55,7 +55,13 @@ def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
     decision = decide(setting, ledger, confirm.run(deployed), deployed)
     setting.store.save_decision(decision)
     setting.notify("on_decision", decision)
-    summary = _summary(setting, ledger, [*search.runs, *confirm.runs], decision, setting.clock() - begun)
+    summary = _summary(
+        setting,
+        ledger,
+        runs=[*search.runs, *confirm.runs],
+        decision=decision,
+        wall_s=setting.clock() - begun,
+    )
     setting.notify("on_end", StudyEnded(run_key=setting.run_key, summary=summary))
     return summary
 
@@ -109,7 +115,7 @@ def _tell_again(setting: Setting, earlier: Sequence[TrialRecord]) -> None:
 
 
 def _summary(
-    setting: Setting, ledger: Ledger, runs: Sequence[TrialRecord], decision: Decision, wall_s: float
+    setting: Setting, ledger: Ledger, *, runs: Sequence[TrialRecord], decision: Decision, wall_s: float
 ) -> StudySummary:
     measured = ledger.get(decision.config)
     return StudySummary(
