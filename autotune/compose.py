@@ -251,11 +251,22 @@ def _run(setting: Setting, at: Places) -> StudySummary:
     setting.notify("on_start", StudyStarted(run_key=setting.run_key, spec=setting.spec, resumed=resumed))
     setting.notify("on_inspected", setting.inspection)
     summary = run_study(setting, study)
+    if setting.spec.subset is not None and summary.best.archive != "files":
+        _build_whole_archive(setting, summary.best)
     study.set_user_attr(_RUN_ENDED, setting.run_key)
     records = [record for record in setting.store.records(setting.spec.name) if record.phase == "search"]
     chosen = [record.key for record in records if record.config == summary.best]
     tell_story(study, summary, best_key=chosen[-1] if chosen else None, figures=study_figures(records))
     return summary
+
+
+def _build_whole_archive(setting: Setting, config: LoaderConfig) -> None:
+    """Build the chosen archive for the whole dataset: the study measured on a part of it."""
+    request = setting.request(config, phase="measure")
+    record = setting.runner.run(request.replace(workload=request.workload.replace(subset=None)))
+    setting.store.save_record(record)
+    if record.failure is not None:
+        _LOG.warning("the archive of the whole dataset could not be built: %s", record.failure.message)
 
 
 def inspect_dataset(

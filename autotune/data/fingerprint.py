@@ -196,7 +196,8 @@ def _describe_constant(constant: Any) -> str:
 
 
 def _class_name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+    """Give the name without the module: a script's class is in `__main__` there and elsewhere in a trial."""
+    return cls.__qualname__
 
 
 def _hash_bytes(data: bytes) -> str:

@@ -112,7 +112,7 @@ class Decision(Value):
         default_samples_per_s: Rate of `default` over the same runs.
         ratio: Rate of `config` over that of `default`, paired, with its 95 % interval.
         pairs: Pairs that the interval rests on.
-        batch_size_gain: Rate at the tuned batch size over the default's at its own; None where not asked.
+        batch_size_gain: Rate of the winner over its own at batch size 32; None where not measured.
         workload: What was measured.
         machine: Where.
         dataset: On what.

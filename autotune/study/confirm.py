@@ -26,7 +26,7 @@ class Confirmed:
         default: PyTorch's default at the same batch size.
         deployed: What is deployed and differs from both; None without.
         blocks: The runs.
-        batch_size_gain: Challenger at its batch size over itself at the reference batch size.
+        batch_size_gain: Challenger at its batch size over itself at the reference batch size of 32.
     """
 
     challenger: LoaderConfig

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _PARAMETERS = ("batch_size", "num_workers", "prefetch_factor", "pin_memory", "cache", "archive", "stored", "decoder")
 _RATE = "samples/s"
+_PANELS_ACROSS = 3
 _MEASURED, _STOPPED, _REFUSED, _FAILED = "#2a6fb0", "#9ab7d3", "#d1495b", "#8d6a9f"
 
 
@@ -45,8 +46,11 @@ def throughput_by_parameter(records: Sequence[TrialRecord]) -> Figure:
     varied = [name for name in _PARAMETERS if len({_value(record, name) for record, _ in measured}) > 1]
     if not varied:
         return _styled(graph_objects.Figure(), "Throughput against each parameter (none was varied)", y=_RATE)
-    figure = make_subplots(rows=1, cols=len(varied), shared_yaxes=True, subplot_titles=varied)
-    for column, name in enumerate(varied, start=1):
+    across = min(_PANELS_ACROSS, len(varied))
+    down = -(-len(varied) // across)
+    figure = make_subplots(rows=down, cols=across, shared_yaxes=True, subplot_titles=varied)
+    for number, name in enumerate(varied):
+        place = {"row": number // across + 1, "col": number % across + 1}
         rows = _sorted_by(measured, name)
         trace = graph_objects.Scatter(
             x=[_value(record, name) for record, _ in rows],
@@ -56,8 +60,10 @@ def throughput_by_parameter(records: Sequence[TrialRecord]) -> Figure:
             marker={"color": _MEASURED, "opacity": 0.7},
             showlegend=False,
         )
-        figure.add_trace(trace, row=1, col=column)
-        figure.update_xaxes(type="category", row=1, col=column)
+        figure.add_trace(trace, **place)
+        figure.update_xaxes(type="category", **place)
+    # formats and caches differ by factors of ten to a hundred, which a linear axis hides
+    figure.update_yaxes(type="log")
     return _styled(figure, "Throughput against each parameter", y=_RATE)
 
 

@@ -55,7 +55,7 @@ def _rows(summary: StudySummary) -> list[tuple[str, str]]:
     if summary.ratio is not None:
         rows.append(("ratio", ratio_text(summary.ratio, summary.pairs)))
     if summary.batch_size_gain is not None:
-        rows.append(("batch size alone", f"{summary.batch_size_gain:.2f} x the default's own batch size"))
+        rows.append(("batch size alone", f"{summary.batch_size_gain:.2f} x the same configuration at batch 32"))
     if memory.peak_bytes is not None and memory.limit_bytes is not None:
         share = memory.peak_bytes / memory.limit_bytes
         peak, limit = format_bytes(memory.peak_bytes), format_bytes(memory.limit_bytes)

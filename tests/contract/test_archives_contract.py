@@ -18,6 +18,7 @@ from data_sets import (
     RandomDataset,
     SlowDataset,
     keep_list,
+    support_environment,
     write_files,
 )
 from torch.utils.data import DataLoader, Subset
@@ -74,7 +75,7 @@ def test_whole_batches_equal_single_samples(name, form, tmp_path):
 @pytest.mark.parametrize("start", [None, *STARTS])
 def test_loader_gives_what_the_plain_loader_gives(name, form, start, tmp_path):
     dataset = dataset_for(form)
-    workers = 0 if start is None else 2
+    workers = {None: 0, "fork": 2}.get(start, 1)
     prepared = prepare(dataset, config_of(name, form, num_workers=workers), archive_root=tmp_path)
     loader = make_loader(
         prepared.dataset, prepared.arguments, shuffle=True, seed=3, multiprocessing_context=start if workers else None
@@ -309,10 +310,8 @@ time.sleep(60)
 @pytest.mark.parametrize(("name", "form"), [pair for pair in STORING if pair[1] == "decoded"])
 @pytest.mark.parametrize("after_s", [0.0, 0.06, 0.12, 0.2])
 def test_killed_builder_leaves_an_archive_that_is_absent_or_whole(name, form, after_s, tmp_path):
-    support = os.path.dirname(sys.modules["data_sets"].__file__)
     command = [sys.executable, "-c", BUILDER, name, form, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([support, os.getcwd()])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as child:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=support_environment()) as child:
         assert child.stdout.readline() == b"ready\n"
         time.sleep(after_s)
         child.send_signal(signal.SIGKILL)

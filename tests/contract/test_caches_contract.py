@@ -1,10 +1,10 @@
 """What every cache mode promises."""
 
-import os
 import pickle
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from data_sets import (
     RandomDataset,
     RepeatedNumbers,
     keep_list,
+    support_environment,
 )
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -50,14 +51,14 @@ def test_cache_gives_the_same_samples_in_the_same_order(mode, fraction):
         assert samples_equal(got, [dataset[index] for index in range(len(dataset))])
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "fraction"), [("none", None), *((mode, share) for mode in KEEPING for share in (1, 0.5))]
+)
 @pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("fraction", [1.0, 0.5])
 def test_loader_gives_what_the_plain_loader_gives(mode, start, fraction):
     dataset = AugmentedDataset()
     workers = 0 if start is None else 2
-    share = None if mode == "none" else fraction
-    prepared = prepare(dataset, LoaderConfig(batch_size=3, num_workers=workers, cache=mode, cache_fraction=share))
+    prepared = prepare(dataset, LoaderConfig(batch_size=3, num_workers=workers, cache=mode, cache_fraction=fraction))
     loader = make_loader(
         prepared.dataset, prepared.arguments, shuffle=True, seed=5, multiprocessing_context=start if workers else None
     )
@@ -239,11 +240,9 @@ time.sleep(60)
 
 @pytest.mark.fault
 def test_killed_process_leaves_no_shared_memory():
-    before = set(os.listdir("/dev/shm"))
-    support = os.path.dirname(sys.modules["data_sets"].__file__)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([support, os.getcwd()])}
-    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, env=environment) as child:
+    before = {path.name for path in Path("/dev/shm").iterdir()}
+    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, env=support_environment()) as child:
         assert child.stdout.readline() == b"full\n"
         child.send_signal(signal.SIGKILL)
-    left = {name for name in set(os.listdir("/dev/shm")) - before if str(child.pid) in name or "autotune" in name}
-    assert not left
+    left = {path.name for path in Path("/dev/shm").iterdir()} - before
+    assert not {name for name in left if str(child.pid) in name or "autotune" in name}

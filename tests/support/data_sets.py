@@ -1,5 +1,6 @@
 """Datasets that spawned workers can import, and rasters of every odd kind."""
 
+import os
 import random
 import time
 from pathlib import Path
@@ -137,6 +138,28 @@ class RepeatedNumbers(IterableDataset):
 
     def __iter__(self):
         yield from (torch.rand(3) + number for number in range(self.count))
+
+
+def support_environment():
+    """Give the environment in which a child process finds these datasets."""
+    folders = [str(Path(__file__).parent), str(Path.cwd())]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+
+
+def error_of_worker(loader):
+    """Give the error that a loader with workers ends with, its workers ended in order.
+
+    An iterator that is left to the garbage collector waits five seconds for workers that it no longer tells.
+    """
+    iterator = iter(loader)
+    try:
+        for _ in iterator:
+            pass
+    except Exception as error:  # noqa: BLE001
+        return error.with_traceback(None)
+    finally:
+        iterator._shutdown_workers()
+    raise AssertionError("no error")
 
 
 def keep_list(samples):

@@ -2,10 +2,8 @@
 
 import functools
 import itertools
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from data_sets import (
     RandomDataset,
     RepeatedNumbers,
     ShardedNumbers,
+    support_environment,
     write_files,
 )
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
@@ -222,15 +221,41 @@ print(source_fingerprint(pickle.load(open(sys.argv[1], "rb"))))
 def test_fingerprint_is_the_same_in_another_process_and_after_cloudpickle(tmp_path):
     paths = write_files(tmp_path / "source")
     arguments = [str(path) for path in (tmp_path / "sent.pkl", *paths)]
-    support = str(Path(sys.modules["data_sets"].__file__).parent)
     shown = []
     for seed, code in (("1", SENDING), ("2", SENDING), ("3", RECEIVING)):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([support, str(Path.cwd())]), "PYTHONHASHSEED": seed}
+        environment = {**support_environment(), "PYTHONHASHSEED": seed}
         command = [sys.executable, "-c", code, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         shown.append(done.stdout.strip())
     assert len(shown[0]) == 32
     assert shown[0] == shown[1] == shown[2]
+
+
+RUN_AS_SCRIPT_OR_IMPORTED = """
+import sys
+from data_sets import FileDataset
+from autotune.data.fingerprint import source_fingerprint
+class Own(FileDataset):
+    pass
+def show(paths):
+    print(source_fingerprint(Own(paths)))
+if __name__ == "__main__":
+    show(sys.argv[1:])
+"""
+
+
+def test_fingerprint_is_the_same_for_a_script_and_for_its_import(tmp_path):
+    paths = [str(path) for path in write_files(tmp_path / "source")]
+    (tmp_path / "my_training.py").write_text(RUN_AS_SCRIPT_OR_IMPORTED)
+    imported = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from my_training import show; show(sys.argv[1:])"
+    shown = [
+        subprocess.run(
+            [sys.executable, *code, *paths], capture_output=True, text=True, check=True, env=support_environment()
+        ).stdout
+        for code in ([str(tmp_path / "my_training.py")], ["-c", imported])
+    ]
+    assert len(shown[0].strip()) == 32
+    assert shown[0] == shown[1]
 
 
 def test_dotted_path_is_loaded_and_mistakes_are_named(tmp_path, monkeypatch):

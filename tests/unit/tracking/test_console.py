@@ -110,7 +110,7 @@ def test_summary_has_rates_ratio_memory_headroom_trials_and_reasons(summary):
         "batch 32, workers 0, files: 512 samples/s",
         "batch 32, workers 4, prefetch 2, npy: 1,437 samples/s",
         "2.81 x the default (95 % interval 2.64 to 2.97, 6 pairs)",
-        "1.14 x the default's own batch size",
+        "1.14 x the same configuration at batch 32",
         "1 GiB of 8 GiB (12%)",
         "80% of what any loader could reach here (1,800 samples/s)",
         "won back after 2.4 epochs",
