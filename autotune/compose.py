@@ -25,6 +25,7 @@ from autotune.spec import (
     Inspection,
     LoaderConfig,
     MemoryLimit,
+    Preparing,
     StudyListener,
     StudySpec,
     StudyStarted,
@@ -35,7 +36,7 @@ from autotune.spec import (
 from autotune.spec.study_file import spec_from_fields
 from autotune.study.lock import machine_lock
 from autotune.study.pairs import Blocks
-from autotune.study.setting import Setting
+from autotune.study.setting import Setting, notify
 from autotune.trial import LocalRunner, TrialRunner
 
 _LOG = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ def tune_study(
         machine_lock(f"study {spec.name}"),
         open_registry(at.home, at.registry_url) as registry,
         _payload_file(payload) as payload_path,
-        LocalRunner() as runner,
+        LocalRunner(on_progress=_progress_of(listeners)) as runner,
         ThreadPoolExecutor(max_workers=1) as background,
     ):
         tracker = _tracker(registry, at)
@@ -190,6 +191,13 @@ def tune_study(
             listeners=(*listeners, tracker),
         )  # fmt: skip
         return _run(setting, at)
+
+
+def _progress_of(listeners: Sequence[StudyListener]) -> Callable[[str, int, int], None]:
+    def tell(phase: str, done: int, total: int) -> None:
+        notify(listeners, "on_preparing", Preparing(phase=phase, done=done, total=total))
+
+    return tell
 
 
 def _warm_up(tracker: Any) -> None:

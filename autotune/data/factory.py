@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +52,18 @@ def load_object(path: str) -> Any:
     return found
 
 
-def build_dataset(source: DatasetSource, payload: Mapping[str, object] | None = None) -> Dataset[Any]:
+def build_dataset(
+    source: DatasetSource,
+    payload: Mapping[str, object] | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset[Any]:
     """Build the dataset that a study names, or take the object that was sent.
 
     Args:
         source: Dotted factory with arguments, or the note that an object is sent.
         payload: Objects that were sent by cloudpickle; the dataset lies under `dataset`.
+        progress: Handed to a factory that takes an argument of this name, for what it has to generate.
 
     Raises:
         SpecError: The factory cannot be found.
@@ -69,7 +77,7 @@ def build_dataset(source: DatasetSource, payload: Mapping[str, object] | None = 
     if not callable(factory):
         raise SpecError(f"{source.factory} must be callable, got {type(factory).__qualname__}")
     try:
-        built = factory(**source.arguments)
+        built = factory(**_with_progress(factory, dict(source.arguments), progress))
     except DatasetError:
         raise
     except Exception as error:
@@ -77,6 +85,17 @@ def build_dataset(source: DatasetSource, payload: Mapping[str, object] | None = 
             f"{source.factory}({', '.join(source.arguments)}) failed with {type(error).__name__}: {error}"
         ) from error
     return _checked(built, source.factory)
+
+
+def _with_progress(
+    factory: Callable[..., Any], arguments: dict[str, Any], progress: Callable[[int, int], None] | None
+) -> dict[str, Any]:
+    if progress is None or "progress" in arguments:
+        return arguments
+    with suppress(TypeError, ValueError):  # some builtins have no signature
+        if "progress" in inspect.signature(factory).parameters:
+            return {**arguments, "progress": progress}
+    return arguments
 
 
 def _checked(built: Any, name: str) -> Dataset[Any]:

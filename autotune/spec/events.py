@@ -28,6 +28,20 @@ class StudyStarted(Value):
     resumed: int = 0
 
 
+class Preparing(Value):
+    """Something slow goes on before anything is timed: samples are generated, an archive is built, a cache filled.
+
+    Attributes:
+        phase: `build`, `archive` or `cache`.
+        done: Samples that are ready.
+        total: All samples.
+    """
+
+    phase: str
+    done: int
+    total: int
+
+
 class Counts(Value):
     """Trials by what became of them.
 
@@ -159,6 +173,9 @@ class StudyListener(Protocol):
 
     def on_start(self, event: StudyStarted) -> None:
         """Take note that a study begins or goes on."""
+
+    def on_preparing(self, event: Preparing) -> None:
+        """Take note of how far a preparation is."""
 
     def on_inspected(self, inspection: Inspection) -> None:
         """Take note of what was found out about dataset and machine."""

@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
 
-from scipy import stats
-
 from autotune.constants import CONFIDENCE
 from autotune.spec import Interval, LoaderConfig, TrialRecord
 
@@ -27,6 +25,8 @@ def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -
     logs = [math.log(above / below) for above, below in zip(numerators, denominators, strict=True)]
     if len(logs) < 2:
         return None
+    from scipy import stats  # takes a second, which every other command would pay too
+
     mean = fmean(logs)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * stdev(logs) / math.sqrt(len(logs))
     return Interval(mean=math.exp(mean), low=math.exp(mean - half), high=math.exp(mean + half))

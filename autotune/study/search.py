@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterable
 
 import optuna
+from optuna.trial import TrialState
 
 from autotune.space import PRIORS
 from autotune.spec import LoaderConfig, TrialFinished, TrialRecord
@@ -46,12 +47,17 @@ class Search:
         suggested = [(config, "deployed or default") for config in first]
         suggested += [(prior.config(machine, machine.memory_bytes), prior.name) for prior in PRIORS]
         queued = set(self.ledger.known())
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        taken = [trial.system_attrs.get("fixed_params") for trial in waiting]
         for config, name in suggested:
             point = setting.space.nearest(config)
             choices = setting.space.choices_of(point)
-            if point not in queued and choices is not None:
-                queued.add(point)
-                self.study.enqueue_trial(choices, user_attrs={"autotune:prior": name}, skip_if_exists=True)
+            if point in queued or choices is None:
+                continue
+            queued.add(point)
+            # Optuna's own check would also leave out what an interrupted run had begun and not finished
+            if choices not in taken:
+                self.study.enqueue_trial(choices, user_attrs={"autotune:prior": name})
 
     def run(self, *, until_s: float, least_trials: int) -> None:
         """Measure until the time is over, the trials are used up, or no point is left.

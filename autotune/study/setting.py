@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -109,9 +109,20 @@ class Setting:
         )
 
     def notify(self, event: str, payload: object) -> None:
-        """Tell all listeners; one that raises is logged and skipped, never the study."""
-        for listener in self.listeners:
-            try:
-                getattr(listener, event)(payload)
-            except Exception:  # noqa: BLE001  (a listener may be anything, and none may stop a study)
-                _LOG.exception("listener %s failed at %s and was skipped", type(listener).__name__, event)
+        """Tell all listeners."""
+        notify(self.listeners, event, payload)
+
+
+def notify(listeners: Iterable[StudyListener], event: str, payload: object) -> None:
+    """Tell listeners; one that raises is logged and skipped, never the study.
+
+    Args:
+        listeners: Who is told.
+        event: Name of the method.
+        payload: Its argument.
+    """
+    for listener in listeners:
+        try:
+            getattr(listener, event)(payload)
+        except Exception:  # noqa: BLE001  (a listener may be anything, and none may stop a study)
+            _LOG.exception("listener %s failed at %s and was skipped", type(listener).__name__, event)

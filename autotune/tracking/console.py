@@ -8,13 +8,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autotune.spec import Decision, Inspection, StudyEnded, StudyStarted, TrialFinished, TrialRecord
+from autotune.spec import Decision, Inspection, Preparing, StudyEnded, StudyStarted, TrialFinished, TrialRecord
 from autotune.tracking.summary import summary_table
 from autotune.units import format_bytes, format_rate, format_seconds
 
 __all__ = ["ConsoleListener", "summary_table", "trial_text"]
 
 _BAR_WIDTH = 30
+_PREPARATIONS = {"build": "generating the dataset", "archive": "building the archive", "cache": "filling the cache"}
 
 
 class ConsoleListener:
@@ -38,12 +39,17 @@ class ConsoleListener:
         if event.resumed:
             text.append(f", goes on after {event.resumed} finished trials")
         self._say(text)
-        if self._console.is_terminal:
-            self._live = Live(
-                console=self._console, auto_refresh=False, transient=True,
-                redirect_stdout=False, redirect_stderr=False,
-            )  # fmt: skip
-            self._live.start()
+        self._start_display()
+
+    def on_preparing(self, event: Preparing) -> None:
+        """Show how far a preparation is; where there is no terminal, only that it is done."""
+        text = Text(f"{_PREPARATIONS.get(event.phase, event.phase)}: {event.done:,} of {event.total:,} samples")
+        self._start_display()
+        if self._live is not None:
+            bar = ProgressBar(total=event.total, completed=event.done, width=_BAR_WIDTH)
+            self._live.update(Group(bar, text), refresh=True)
+        elif event.done == event.total:
+            self._say(text)
 
     def on_inspected(self, inspection: Inspection) -> None:
         """Say what is measured, and where."""
@@ -77,6 +83,14 @@ class ConsoleListener:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _start_display(self) -> None:
+        if self._live is None and self._console.is_terminal:
+            self._live = Live(
+                console=self._console, auto_refresh=False, transient=True,
+                redirect_stdout=False, redirect_stderr=False,
+            )  # fmt: skip
+            self._live.start()
 
     def _say(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)

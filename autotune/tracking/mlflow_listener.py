@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from autotune.spec import Decision, Inspection, StudyEnded, StudyStarted, TrialFinished, Value
+from autotune.spec import Decision, Inspection, Preparing, StudyEnded, StudyStarted, TrialFinished, Value
 from autotune.tracking.breaker import Breaker
 from autotune.tracking.mlflow_client import is_refusal, mlflow_installed, open_client, quiet_mlflow
 from autotune.tracking.mlflow_runs import RecordsOf, RunWriter
@@ -84,6 +84,9 @@ class MlflowListener:
         """Note what is studied."""
         self._run_key, self._study, self._trial_keys = event.run_key, event.spec.name, []
         self._add("start", event)
+
+    def on_preparing(self, event: Preparing) -> None:
+        """Leave it out: it is of interest only while it lasts."""
 
     def on_inspected(self, inspection: Inspection) -> None:
         """Note what was found out about dataset and machine."""

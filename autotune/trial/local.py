@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -57,11 +58,19 @@ class LocalRunner:
         start: `fork` from a preloaded server, or a `fresh` interpreter for each trial; None is
             `fork` on Linux and `fresh` elsewhere, where forking after loading libraries is not safe.
         cpu_cap: Most CPUs that the user allows.
+        on_progress: Told phase, samples done and all samples of slow preparations; never while a window is timed.
     """
 
-    def __init__(self, *, start: Literal["fork", "fresh"] | None = None, cpu_cap: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        start: Literal["fork", "fresh"] | None = None,
+        cpu_cap: int | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
         self._start = start or ("fork" if sys.platform == "linux" else "fresh")
         self._cpu_cap = cpu_cap
+        self._on_progress = on_progress
         self._server: ServerConnection | None = None
         self._lock = threading.Lock()
 
@@ -182,7 +191,7 @@ class LocalRunner:
                 for key, _ in selector.select(max(0.0, deadline_s - monotonic())):
                     if key.fd != reader:
                         self._take_notices(life, server)
-                    elif not _take_reports(life, lines, reader):
+                    elif not _take_reports(life, lines, reader, self._on_progress):
                         selector.unregister(reader)
                 if not life.ended and monotonic() >= deadline_s:
                     if life.timed_out or life.killed:
@@ -217,7 +226,9 @@ class LocalRunner:
             life.pids.update(end_session(life.pid))
 
 
-def _take_reports(life: _Life, lines: Lines, reader: int) -> bool:
+def _take_reports(
+    life: _Life, lines: Lines, reader: int, on_progress: Callable[[str, int, int], None] | None = None
+) -> bool:
     """Take what has arrived; False when there is no more for now."""
     try:
         data = os.read(reader, 1 << 16)
@@ -226,6 +237,8 @@ def _take_reports(life: _Life, lines: Lines, reader: int) -> bool:
     for line in lines.feed(data):
         report = Report.from_json(line)
         life.phase = report.phase or life.phase
+        if on_progress is not None and report.done is not None and report.total is not None:
+            on_progress(life.phase, report.done, report.total)
         life.pids.update(report.worker_pids)
         news = {name: getattr(report, name) for name in report.model_fields_set}
         life.report = life.report.model_copy(update={name: value for name, value in news.items() if value is not None})

@@ -65,6 +65,8 @@ class Report(Value):
 
     Attributes:
         phase: The phase that begins.
+        done: Samples that this phase has prepared.
+        total: Samples that it is to prepare.
         worker_pids: Processes of the loader.
         machine: The machine, once known.
         dataset: The dataset, once known.
@@ -74,6 +76,8 @@ class Report(Value):
     """
 
     phase: str | None = None
+    done: int | None = None
+    total: int | None = None
     worker_pids: tuple[int, ...] = ()
     machine: MachineFacts | None = None
     dataset: DatasetFacts | None = None

@@ -47,6 +47,8 @@ from autotune.trial.conditions import (
 from autotune.trial.failures import Circumstances, classify
 from autotune.trial.messages import Order, Report
 
+_TELL_EVERY_S = 0.2
+"""Shortest time between two reports of how far a preparation is."""
 _STALL_S = 60.0
 """Longest wait for one batch; a healthy loader is hardly silent that long, a hung one for ever."""
 
@@ -93,6 +95,7 @@ class Trial:
         self._told_pids: tuple[int, ...] = ()
         self._around: Around | None = None
         self._stall_s = 0.0
+        self._told_s = 0.0
         self._oom_kills = count_oom_kills()
 
     def circumstances(self) -> Circumstances:
@@ -155,7 +158,7 @@ class Trial:
     def _build(self) -> _Source:
         with self._in_phase("build"):
             payload = self._payload()
-            dataset = build_dataset(self._workload.dataset, payload)
+            dataset = build_dataset(self._workload.dataset, payload, progress=self._progress)
             facts = dataset_facts(dataset)
             if self._workload.dataset.type_name is not None:
                 # only the tuner knows what the script's module is called: here `__main__` is the server
@@ -180,6 +183,7 @@ class Trial:
             archive_root=Path(self._request.archive_root),
             cache_root=Path(self._request.cache_root),
             limit_bytes=cache_limit_bytes(),
+            progress=self._progress,
         )
         if self._config.archive != "files":
             with self._in_phase("archive"):
@@ -194,7 +198,7 @@ class Trial:
         if prepared.cache is not None:
             with self._in_phase("cache"):
                 started_s = perf_counter()
-                prepared.cache.fill()
+                prepared.cache.fill(self._progress)
                 prepared.cache.reset_counters()
                 self._fill_s = perf_counter() - started_s
         return prepared
@@ -273,6 +277,13 @@ class Trial:
         if pids != self._told_pids:
             self._told_pids = pids
             self._report(Report(worker_pids=pids))
+
+    def _progress(self, done: int, total: int) -> None:
+        """Report how far a preparation is, not more often than people can read."""
+        if done < total and perf_counter() - self._told_s < _TELL_EVERY_S:
+            return
+        self._told_s = perf_counter()
+        self._report(Report(phase=self._phase, done=done, total=total))
 
     @contextmanager
     def _in_phase(self, phase: str) -> Iterator[None]:

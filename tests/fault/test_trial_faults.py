@@ -14,6 +14,7 @@ import psutil
 import pytest
 from trial_requests import SUPPORT, shared_memory_files, trial_processes, trial_request
 
+from autotune.spec import DatasetSource
 from autotune.trial import LocalRunner
 
 pytestmark = [pytest.mark.fault, pytest.mark.skipif(sys.platform != "linux", reason="Linux is the reference")]
@@ -174,6 +175,28 @@ def test_damaged_and_missing_files_are_bad_data_with_their_path(tmp_path, runner
             assert not failure.retryable
 
 
+def test_a_truncated_raster_is_bad_data_with_its_path(tmp_path, runner):
+    pytest.importorskip("rasterio")
+    source = DatasetSource(
+        factory="autotune.data.datasets.factories:forest_gaps",
+        arguments={"root": str(tmp_path / "data"), "count": 4, "size": 64},
+    )
+    for workers in (0, 2):
+        request = trial_request(
+            tmp_path, workload={"dataset": source}, config={"num_workers": workers, "batch_size": 2}, batch_bytes=1
+        )
+        assert runner.run(request).failure is None
+    bad = sorted((tmp_path / "data").rglob("heights/*.tif"))[1]
+    bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
+    for workers in (0, 2):
+        request = trial_request(
+            tmp_path, workload={"dataset": source}, config={"num_workers": workers, "batch_size": 2}, batch_bytes=1
+        )
+        failure = runner.run(request).failure
+        assert failure.kind == "bad_data"
+        assert str(bad) in failure.message
+
+
 def test_an_empty_dataset_and_one_under_a_batch_are_told(tmp_path, runner):
     empty = runner.run(trial_request(tmp_path, "Plain", {"count": 0})).failure
     assert empty.kind == "empty"
@@ -193,7 +216,7 @@ def test_few_file_descriptors_are_the_reason_that_is_given(tmp_path):
     )
     with LocalRunner() as runner:
         runner.inspect(request)
-        psutil.Process(servers()[0].pid).rlimit(psutil.RLIMIT_NOFILE, (40, hard))
+        psutil.Process(runner._server.pid).rlimit(psutil.RLIMIT_NOFILE, (40, hard))
         failure = runner.run(request).failure
     assert failure.kind == "file_descriptors"
     assert failure.infeasible
@@ -206,7 +229,8 @@ TUNER = textwrap.dedent(
     from pathlib import Path
     sys.path.insert(0, {support!r})
     from trial_requests import trial_request
-    from autotune.trial import LocalRunner
+    from autotune.spec import DatasetSource
+from autotune.trial import LocalRunner
     request = trial_request(
         Path({folder!r}), "Endless", config={{"num_workers": 2}}, time_cap_s=500.0, timeout_s=900.0
     )

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
@@ -45,9 +46,9 @@ class SignalsWorker(Plain):
         self.once = once
 
     def __getitem__(self, index):
-        if index == 5 and (self.once is None or not os.path.exists(self.once)):
+        if index == 5 and (self.once is None or not Path(self.once).exists()):
             if self.once is not None:
-                open(self.once, "w").close()
+                Path(self.once).touch()
             os.kill(os.getpid(), self.number)
         return super().__getitem__(index)
 
@@ -57,9 +58,9 @@ class KillsTrial(Plain):
 
     def __init__(self, once=None):
         super().__init__()
-        if once is None or not os.path.exists(once):
+        if once is None or not Path(once).exists():
             if once is not None:
-                open(once, "w").close()
+                Path(once).touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -79,8 +80,7 @@ class Files(Dataset):
     def __getitem__(self, index):
         path = self.paths[index]
         try:
-            with open(path, "rb") as file:
-                data = file.read()
+            data = Path(path).read_bytes()
         except OSError as error:
             raise SampleError(f"cannot be read: {error}", path) from error
         if len(data) != self.length:
@@ -152,7 +152,7 @@ def make_counting_step(path):
     """Make a step that notes what it gets."""
 
     def step(batch):
-        with open(path, "a") as file:
+        with Path(path).open("a") as file:
             file.write(f"{len(batch)}\n")
 
     return step

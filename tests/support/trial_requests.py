@@ -45,7 +45,9 @@ def descendants(pid=None):
 
 def trial_processes():
     """Give everything below this process's trial server, the server itself excluded."""
-    servers = [process for process in psutil.Process().children() if "autotune.trial.server" in " ".join(process.cmdline())]
+    servers = [
+        process for process in psutil.Process().children() if "autotune.trial.server" in " ".join(process.cmdline())
+    ]
     return [process for server in servers for process in server.children(recursive=True)]
 
 
@@ -56,4 +58,12 @@ def shared_memory_files():
     return [name for name in names if not psutil.pid_exists(int(name.split("_")[1]))]
 
 
-__all__ = ["Consumer", "MemoryLimit", "descendants", "object_request", "shared_memory_files", "trial_processes", "trial_request"]
+__all__ = [
+    "Consumer",
+    "MemoryLimit",
+    "descendants",
+    "object_request",
+    "shared_memory_files",
+    "trial_processes",
+    "trial_request",
+]

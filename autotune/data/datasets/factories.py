@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,13 @@ from autotune.home import home_folder
 
 
 def forest_gaps(
-    root: str | None = None, *, count: int = 600, size: int = 256, seed: int = 0, **settings: Any
+    root: str | None = None,
+    *,
+    count: int = 600,
+    size: int = 256,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
 ) -> GeoTiffPairDataset:
     """Give canopy-height tiles with gap masks, drawn once into the data folder.
 
@@ -22,10 +28,15 @@ def forest_gaps(
         count: Number of tiles.
         size: Side in pixels.
         seed: Seed of the drawing.
+        progress: Told how many tiles are drawn.
         **settings: Further settings of `GeoTiffPairDataset`.
     """
     folder = forest_gap_tiles(
-        home_folder() / "data" if root is None else Path(root).expanduser(), count=count, size=size, seed=seed
+        home_folder() / "data" if root is None else Path(root).expanduser(),
+        count=count,
+        size=size,
+        seed=seed,
+        progress=progress,
     )
     names = [f"{number:05d}.tif" for number in range(count)]
     return GeoTiffPairDataset(

@@ -46,7 +46,9 @@ def test_v2_quota_is_the_smallest_over_all_ancestors(tmp_path):
 
 def test_v2_memory_limit_is_the_smallest_and_droppable_cache_is_free(tmp_path):
     mount, cgroups = v2(tmp_path)
-    write(mount / "user/job", memory__max="8000\n", memory__current="5000\n", memory__stat="anon 1\ninactive_file 3000\n")
+    write(
+        mount / "user/job", memory__max="8000\n", memory__current="5000\n", memory__stat="anon 1\ninactive_file 3000\n"
+    )
     write(mount / "user", memory__max="max\n", memory__current="9000\n")
     assert cgroups.memory_limit() == 8000
     assert cgroups.memory_free() == 8000 - (5000 - 3000)
@@ -61,8 +63,18 @@ def test_v2_throttling_and_kills_are_read(tmp_path):
 
 def test_v1_quota_limit_throttling_and_kills_are_read(tmp_path):
     cpu, memory, cgroups = v1(tmp_path)
-    write(cpu / "docker/abc", cpu__cfs_quota_us="250000\n", cpu__cfs_period_us="100000\n", cpu__stat="throttled_time 500000000\n")
-    write(memory / "docker/abc", memory__limit_in_bytes="4096\n", memory__usage_in_bytes="1000\n", memory__oom_control="under_oom 0\noom_kill 2\n")
+    write(
+        cpu / "docker/abc",
+        cpu__cfs_quota_us="250000\n",
+        cpu__cfs_period_us="100000\n",
+        cpu__stat="throttled_time 500000000\n",
+    )
+    write(
+        memory / "docker/abc",
+        memory__limit_in_bytes="4096\n",
+        memory__usage_in_bytes="1000\n",
+        memory__oom_control="under_oom 0\noom_kill 2\n",
+    )
     assert (cgroups.cpu_quota(), cgroups.memory_limit(), cgroups.memory_free()) == (2.5, 4096, 3096)
     assert (cgroups.throttled_s(), cgroups.oom_kills()) == (0.5, 2)
 

@@ -1,7 +1,7 @@
 """What takes the batches."""
 
 import time
-from collections import namedtuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -16,14 +16,18 @@ CPU = torch.device("cpu")
 META = torch.device("meta")
 
 
+class Pair(NamedTuple):
+    image: Any
+    mask: Any
+
+
 def consumer(spec, *, device=CPU, payload=None):
     return make_consumer(spec, device=device, batch_size=8, load=load_object, payload=payload)
 
 
 def test_every_tensor_of_a_nested_batch_is_moved_and_the_nesting_kept():
-    pair = namedtuple("pair", "image mask")
     tensor = torch.zeros(2)
-    moved = move_batch({"a": [tensor, (tensor, "name")], "b": pair(tensor, 3)}, META)
+    moved = move_batch({"a": [tensor, (tensor, "name")], "b": Pair(tensor, 3)}, META)
     assert moved["a"][0].device == META
     assert moved["a"][1][0].device == META
     assert moved["a"][1][1] == "name"

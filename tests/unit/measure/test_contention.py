@@ -20,7 +20,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="read from /proc
 BURN = "import time; e = time.process_time() + 0.3\nwhile time.process_time() < e: pass"
 
 
-def stat(folder, pid, utime, stime=0, cutime=0, cstime=0, children=""):
+def stat(folder, pid, *times, children=""):
+    utime, stime, cutime, cstime = (*times, 0, 0, 0)[:4]
     (folder / str(pid) / "task" / str(pid)).mkdir(parents=True)
     (folder / str(pid) / "stat").write_text(f"{pid} (a (b) c) S {' 0' * 10} {utime} {stime} {cutime} {cstime} 0 0")
     (folder / str(pid) / "task" / str(pid) / "children").write_text(children)

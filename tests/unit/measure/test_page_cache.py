@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -27,7 +28,7 @@ def files(tmp_path):
 
 
 def test_cold_files_are_verified_as_cold_even_when_just_written(files):
-    with open(files[0], "ab") as file:
+    with Path(files[0]).open("ab") as file:
         file.write(b"dirty" * 10_000)
     state, share = prepare_page_cache(files, "cold")
     assert state == "cold"
@@ -73,14 +74,13 @@ def test_sizes_are_added_up(files, tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_files_of_others_are_unknown(files):
     with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
+        Path(folder).chmod(0o755)
         path = shutil.copy(files[0], folder)
-        os.chmod(path, 0o644)
+        Path(path).chmod(0o644)
         assert prepare_page_cache([path], "warm")[0] == "warm"
         pid = os.fork()
         if not pid:  # somebody else, who can read the file and no more
             os.seteuid(65534)
-            with open(path, "rb") as file:
-                file.read()
+            Path(path).read_bytes()
             os._exit(prepare_page_cache([path], "warm") != ("unknown", None))
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -1,33 +1,32 @@
 """One tuning job a machine."""
 
-import multiprocessing
-import os
-import signal
+import subprocess
+import sys
 
 import pytest
 
 from autotune.errors import MachineBusyError
 from autotune.study.lock import machine_lock
 
-
-def hold(path, ready, release):
-    with machine_lock("a test", path=path):
-        ready.set()
-        release.wait(60)
+HOLD = """
+import sys
+from pathlib import Path
+from autotune.study.lock import machine_lock
+with machine_lock("a test", path=Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the machine."""
-    context = multiprocessing.get_context("spawn")
-    ready, release = context.Event(), context.Event()
     path = tmp_path / "machine.lock"
-    process = context.Process(target=hold, args=(path, ready, release))
-    process.start()
-    assert ready.wait(60)
-    yield process, path
-    release.set()
-    process.join(60)
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process, path
+        process.stdin.close()
 
 
 def test_second_holder_is_refused_and_told_who_holds(holder):
@@ -39,7 +38,7 @@ def test_second_holder_is_refused_and_told_who_holds(holder):
 @pytest.mark.fault
 def test_a_killed_holder_frees_the_machine(holder):
     process, path = holder
-    os.kill(process.pid, signal.SIGKILL)
-    process.join(60)
+    process.kill()
+    process.wait(60)
     with machine_lock("second", path=path):
         pass

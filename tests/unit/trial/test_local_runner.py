@@ -155,11 +155,12 @@ def test_inspecting_what_cannot_be_built_is_a_failure(tmp_path, runner):
         ("Nothing", {}, "invalid"),
     ],
 )
-@pytest.mark.parametrize("workers", [0, 1])
-def test_what_a_dataset_raises_is_a_failure_of_its_kind(tmp_path, runner, factory, arguments, kind, workers):
-    record = runner.run(trial_request(tmp_path, factory, arguments, config={"num_workers": workers}, batch_bytes=64))
-    assert record.failure.kind == kind
-    assert record.attempts == 1
+def test_what_a_dataset_raises_is_a_failure_of_its_kind(tmp_path, runner, *, factory, arguments, kind):
+    for workers in (0, 1):
+        config = {"num_workers": workers}
+        record = runner.run(trial_request(tmp_path, factory, arguments, config=config, batch_bytes=64))
+        assert record.failure.kind == kind
+        assert record.attempts == 1
 
 
 def test_a_step_that_takes_too_much_memory_is_infeasible(tmp_path, runner):
@@ -195,9 +196,7 @@ def test_the_same_seed_gives_the_same_order_whatever_the_workers(tmp_path, runne
         payload = tmp_path / f"payload{workers}"
         payload.write_bytes(cloudpickle.dumps({"step": step}))
         workload = {"consumer": Consumer(kind="step"), "seed": 5}
-        request = trial_request(
-            tmp_path, workload=workload, config={"num_workers": workers}, payload_path=str(payload)
-        )
+        request = trial_request(tmp_path, workload=workload, config={"num_workers": workers}, payload_path=str(payload))
         assert runner.run(request).failure is None
         orders.append(noted.read_text().splitlines()[:8])
     assert orders[0] == orders[1]
