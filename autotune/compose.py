@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -14,8 +14,8 @@ from typing import Any
 from uuid import uuid4
 
 from autotune.constants import CONFIRM_PAIRS_MIN
-from autotune.errors import DatasetError
-from autotune.home import home_folder
+from autotune.errors import DatasetError, SpecError
+from autotune.home import home_folder, lock_file
 from autotune.registry import Registry, check_separate, open_registry
 from autotune.resolve.lookup import storage_url
 from autotune.space import Space
@@ -53,11 +53,13 @@ class Places:
         home: Folder of registry, archives and caches.
         registry_url: SQLAlchemy URL of the registry; None is a file in `home`.
         tracking_uri: MLflow's tracking URI.
+        lock: File whose lock holds the machine.
     """
 
     home: Path
     registry_url: str | None = None
     tracking_uri: str
+    lock: Path
 
     @property
     def optuna_url(self) -> str:
@@ -85,7 +87,7 @@ def places(home: str | Path | None = None, *, environ: Mapping[str, str] = os.en
     folder = home_folder(home, environ)
     folder.mkdir(parents=True, exist_ok=True)
     tracking_uri = environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
-    return Places(home=folder, registry_url=storage_url(environ), tracking_uri=tracking_uri)
+    return Places(home=folder, registry_url=storage_url(environ), tracking_uri=tracking_uri, lock=lock_file(environ))
 
 
 def tune(
@@ -175,9 +177,9 @@ def tune_study(
     """
     check_separate(at.registry_url or f"sqlite:///{at.home / 'registry.db'}", at.optuna_url, at.tracking_uri)
     with (
-        machine_lock(f"study {spec.name}"),
+        machine_lock(f"study {spec.name}", path=at.lock),
         open_registry(at.home, at.registry_url) as registry,
-        _payload_file(payload) as payload_path,
+        _payload_file(payload, at.home) as payload_path,
         LocalRunner(on_progress=_progress_of(listeners)) as runner,
         ThreadPoolExecutor(max_workers=1) as background,
     ):
@@ -243,12 +245,13 @@ def _run(setting: Setting, at: Places) -> StudySummary:
     from dataclasses import replace
 
     from autotune.study.dashboard import tell_story
-    from autotune.study.optuna_store import open_storage, open_study, settle_stale
+    from autotune.study.optuna_store import open_storage, open_study, settle_stale, studies_of
     from autotune.study.run import interrupted_records, run_study
     from autotune.tracking.figures import study_figures
 
-    study = open_study(open_storage(at.optuna_url), setting.spec, setting.space)
-    settled = settle_stale(study, setting.store, setting.spec)
+    storage = open_storage(at.optuna_url)
+    study = open_study(storage, setting.spec, setting.space)
+    settled = sum(settle_stale(each, setting.store, setting.spec) for each in studies_of(storage, setting.spec.name))
     if settled:
         _LOG.warning("settled %d trials that an interrupted run left behind", settled)
     if study.user_attrs.get(_RUN_KEY, _RUN_ENDED) != study.user_attrs.get(_RUN_ENDED, _RUN_ENDED):
@@ -310,7 +313,7 @@ def single_request(
 
 def measure(spec: StudySpec, config: LoaderConfig, *, at: Places) -> TrialRecord:
     """Measure one configuration of a study once, in a fresh process, and save the record."""
-    with machine_lock(f"measuring {spec.name}"), open_registry(at.home, at.registry_url) as registry:
+    with machine_lock(f"measuring {spec.name}", path=at.lock), open_registry(at.home, at.registry_url) as registry:
         with LocalRunner() as runner:
             inspection = inspect_dataset(runner, spec, at=at)
             canonical = config.canonical(has_accelerator=inspection.machine.has_accelerator)
@@ -338,14 +341,19 @@ def compare(
 
     Returns:
         The runs, and the two configurations in canonical form.
+
+    Raises:
+        SpecError: Both behave the same on this machine.
     """
     with (
-        machine_lock(f"comparing in {spec.name}"),
+        machine_lock(f"comparing in {spec.name}", path=at.lock),
         open_registry(at.home, at.registry_url) as registry,
         LocalRunner() as runner,
     ):
         accelerated = inspect_dataset(runner, spec, at=at).machine.has_accelerator
         first, second = (config.canonical(has_accelerator=accelerated) for config in rivals)
+        if first == second:
+            raise SpecError(f"two configurations are compared, got {first.label()} twice; change one of them")
 
         def run(config: LoaderConfig) -> TrialRecord:
             record = runner.run(single_request(spec, config, at=at).replace(phase="compare"))
@@ -360,14 +368,21 @@ def compare(
 
 
 @contextmanager
-def _payload_file(payload: Mapping[str, Any] | None) -> Iterator[Path | None]:
-    """Write objects that have no dotted path to a private file for the measuring processes."""
+def _payload_file(payload: Mapping[str, Any] | None, home: Path) -> Iterator[Path | None]:
+    """Write objects that have no dotted path to a private file for the measuring processes.
+
+    One place for each host: what a killed tuner left there is replaced by the next one, which holds the machine.
+    """
     if payload is None:
         yield None
         return
     import cloudpickle
 
-    with tempfile.TemporaryDirectory(prefix="autotune-") as folder:
-        path = Path(folder) / "payload.pkl"
+    path = home / f"payload-{platform.node()}.pkl"
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    try:
         path.write_bytes(cloudpickle.dumps(dict(payload)))
         yield path
+    finally:
+        path.unlink(missing_ok=True)

@@ -80,11 +80,12 @@ class CapacityError(AutotuneError):
 
     Args:
         message: What does not fit.
-        needed_bytes: How much it needs.
+        needed_bytes: How much it needs; 0 is unknown.
         available_bytes: How much there is.
     """
 
-    def __init__(self, message: str, needed_bytes: int, available_bytes: int) -> None:
+    def __init__(self, message: str, needed_bytes: int = 0, available_bytes: int = 0) -> None:
+        # the defaults let torch rebuild it from its message alone when it comes out of a loader's worker
         super().__init__(message)
         self.message = message
         self.needed_bytes = needed_bytes

@@ -1,6 +1,5 @@
 """Settings of the whole suite."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,12 @@ REAL_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 @pytest.fixture(autouse=True, scope="session")
 def _home(tmp_path_factory):
-    """Keep the user's own registry out of the tests, in child processes too."""
-    before = os.environ.get("AUTOTUNE_HOME")
-    os.environ["AUTOTUNE_HOME"] = str(tmp_path_factory.mktemp("home"))
-    yield
-    if before is None:
-        del os.environ["AUTOTUNE_HOME"]
-    else:
-        os.environ["AUTOTUNE_HOME"] = before
+    """Keep the user's own registry and lock out of the tests, in child processes too."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOTUNE_HOME", str(folder))
+        patch.setenv("AUTOTUNE_LOCK", str(folder / "machine.lock"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import sys
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from autotune import __version__
 from autotune.cli import best, compare, dashboard, doctor, explain, measure, tune
@@ -51,7 +52,7 @@ def main() -> None:
     try:
         app()
     except AutotuneError as error:
-        Console(stderr=True, soft_wrap=True).print("[bold red]error:[/]", str(error), markup=True, highlight=False)
+        Console(stderr=True, soft_wrap=True).print("[bold red]error:[/]", escape(str(error)), highlight=False)
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; finished trials are kept, the same command goes on from here")

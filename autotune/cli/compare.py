@@ -95,7 +95,7 @@ def _named(word: str, study: str, at: Places) -> LoaderConfig | None:
     if word == DEFAULT_WORD:
         return None
     if word == BEST_WORD:
-        with open_existing(at.home) as registry:
+        with open_existing(at.home, at.registry_url) as registry:
             return newest_decision(registry, study).config
     if "=" not in word:
         raise SpecError(f"a configuration is default, best or key=value,..., got {word!r}")

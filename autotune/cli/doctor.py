@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from autotune.cli.output import EXIT_FAILED, print_json
@@ -42,7 +43,7 @@ def command(
         table = Table("check", "", "found")
         for name, state, found in checks:
             colour = {"ok": "green", "warn": "yellow", "fail": "red"}[state]
-            table.add_row(name, f"[{colour}]{state}[/]", found)
+            table.add_row(name, f"[{colour}]{state}[/]", escape(found))
         Console().print(table)
     if any(state == "fail" for _, state, _ in checks):
         raise typer.Exit(EXIT_FAILED)
@@ -70,7 +71,7 @@ def _checks(home: Path | None, facts: MachineFacts) -> Iterator[tuple[str, str, 
     free = shutil.disk_usage(at.home).free
     yield "disk", "ok" if free > DISK_COMFORTABLE_BYTES else "warn", f"{format_bytes(free)} free for archives"
     try:
-        with open_registry(at.home) as registry:
+        with open_registry(at.home, at.registry_url) as registry:
             yield "registry", "ok", f"{len(registry.studies())} studies in {registry.place}"
     except AutotuneError as error:
         yield "registry", "fail", str(error)
@@ -80,7 +81,7 @@ def _checks(home: Path | None, facts: MachineFacts) -> Iterator[tuple[str, str, 
     except importlib.metadata.PackageNotFoundError:
         yield "MLflow", "warn", "not installed: results are kept and logged later"
     try:
-        with machine_lock("doctor"):
+        with machine_lock("doctor", path=at.lock):
             yield "machine", "ok", "free for measuring"
     except AutotuneError as error:
         yield "machine", "warn", str(error)

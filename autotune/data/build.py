@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
 from autotune.data.archives._base import Progress
 from autotune.data.archives.store import OpenedArchive, open_or_build
@@ -152,9 +152,12 @@ def make_loader(
     _fold(merged, dataloader_arguments)
     merged["generator"] = _generator(seed, generator)
     ordered = merged.get("sampler") is not None or merged.get("batch_sampler") is not None
-    if shuffle and not ordered and not isinstance(dataset, IterableDataset):
+    if not ordered and not isinstance(dataset, IterableDataset):
         persistent = bool(merged.get("persistent_workers"))
-        merged["sampler"] = EpochSampler(dataset, merged["generator"], persistent=persistent)
+        if shuffle:
+            merged["sampler"] = EpochSampler(dataset, merged["generator"], persistent=persistent)
+        elif isinstance(dataset, WrappedDataset) and dataset.augments_samples:
+            merged["sampler"] = InOrderSampler(dataset)
     return loader_class(dataset, **merged)
 
 
@@ -173,8 +176,27 @@ class EpochSampler(RandomSampler):
     def __iter__(self) -> Iterator[int]:
         if self._persistent and self._epochs:
             torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        _advance(self.data_source, self._epochs)
         self._epochs += 1
         yield from super().__iter__()
+
+
+class InOrderSampler(SequentialSampler):
+    """Gives the indices in order, and tells stored samples which epoch they are augmented for."""
+
+    def __init__(self, dataset: WrappedDataset) -> None:
+        super().__init__(dataset)
+        self._epochs = 0
+
+    def __iter__(self) -> Iterator[int]:
+        _advance(self.data_source, self._epochs)
+        self._epochs += 1
+        yield from super().__iter__()
+
+
+def _advance(dataset: Any, epochs: int) -> None:
+    if epochs and isinstance(dataset, WrappedDataset):
+        dataset.advance_epoch()
 
 
 def _generator(seed: int | None, generator: torch.Generator | None) -> torch.Generator:

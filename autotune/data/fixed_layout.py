@@ -34,6 +34,10 @@ class WholeBatch(list[Any]):
         super().__init__(samples)
         self.collated = collated
 
+    def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
+        """Travel as a plain list: the collated batch is of use only where it was read."""
+        return list, (list(self),)
+
 
 def collate_whole(batch: Any) -> Any:
     """Collate as torch does by default, without the copy where the batch was read as a whole."""

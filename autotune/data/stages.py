@@ -122,7 +122,15 @@ def is_staged(dataset: Any) -> bool:
 
 def has_augment(dataset: Any) -> bool:
     """Tell whether some sample goes through an `augment` stage."""
-    return any(is_staged(leaf) and callable(getattr(leaf, "augment", None)) for leaf in leaves_of(dataset))
+    return any(_leaf_augments(leaf) for leaf in leaves_of(dataset))
+
+
+def _leaf_augments(leaf: Any) -> bool:
+    # A dataset wrapped by an archive or cache knows it; below it there may be a `Subset` without these methods.
+    known = getattr(leaf, "augments_samples", None)
+    if isinstance(known, bool):
+        return known
+    return is_staged(leaf) and callable(getattr(leaf, "augment", None))
 
 
 def read_stage(dataset: Any, index: int) -> tuple[bytes, ...]:
@@ -161,9 +169,16 @@ class Augmentation:
 
     def __init__(self) -> None:
         self._epoch = SharedNumbers(1)
+        self._set_by_caller = False
+
+    def advance(self) -> None:
+        """Go to the next epoch, unless the caller sets epochs: the dataset's own samples vary from epoch to epoch."""
+        if not self._set_by_caller:
+            self._epoch.values[0] += 1
 
     def set_epoch(self, dataset: Any, epoch: int) -> None:
         """Set the epoch here and in the dataset, in running workers too."""
+        self._set_by_caller = True
         self._epoch.values[0] = epoch
         for leaf in leaves_of(dataset):
             if callable(getattr(leaf, "set_epoch", None)):

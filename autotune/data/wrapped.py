@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from autotune.data.stages import Augmentation, decode_stage, has_augment
+from autotune.data.stages import Augmentation, decode_stage, has_augment, leaves_of
 from autotune.errors import SampleError
 
 
@@ -18,12 +18,15 @@ class WrappedDataset(Dataset[Any]):
 
     Args:
         source: The dataset that is wrapped.
+
+    Attributes:
+        augments_samples: Whether some sample goes through an `augment` stage.
     """
 
     def __init__(self, source: Dataset[Any]) -> None:
         self.source = source
         self._augmentation = Augmentation()
-        self._augments: bool = source._augments if isinstance(source, WrappedDataset) else has_augment(source)  # noqa: SLF001
+        self.augments_samples = has_augment(source)
 
     def base_sample(self, index: int) -> Any:
         """Give one sample before augmentation."""
@@ -35,11 +38,18 @@ class WrappedDataset(Dataset[Any]):
 
     def augment_sample(self, sample: Any, index: int) -> Any:
         """Augment one sample as the source would."""
-        return self._augmentation.apply(self.source, sample, index) if self._augments else sample
+        return self._augmentation.apply(self.source, sample, index) if self.augments_samples else sample
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that augmentation is seeded with, in running workers too."""
         self._augmentation.set_epoch(self.source, epoch)
+
+    def advance_epoch(self) -> None:
+        """Augment differently from now on, as the source would; nothing where the caller sets epochs."""
+        self._augmentation.advance()
+        for leaf in leaves_of(self.source):
+            if isinstance(leaf, WrappedDataset):
+                leaf.advance_epoch()
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]  # checked when it was wrapped
@@ -52,7 +62,7 @@ class WrappedDataset(Dataset[Any]):
         """Give the samples of a batch, read as a whole where the store can."""
         places = [self._place(index) for index in indices]
         samples = self.base_samples(places)
-        if not self._augments:
+        if not self.augments_samples:
             return samples
         return [self.augment_sample(sample, place) for sample, place in zip(samples, places, strict=True)]
 

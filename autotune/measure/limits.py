@@ -103,8 +103,8 @@ def check_delivered(delivered: int) -> None:
         raise stop(
             "empty",
             "measure",
-            "an epoch had no batch: the dataset is empty, or smaller than one batch with drop_last=True; "
-            "take a smaller batch size or more samples",
+            "an epoch had no batch: the dataset is empty, smaller than one batch with drop_last=True, or gives its "
+            "samples only once; take a smaller batch size, more samples, or begin anew at each iter()",
         )
 
 

@@ -37,10 +37,10 @@ class MemoryMeter(Protocol):
         """Read thoroughly: this runs between windows."""
 
 
-def make_meter(device: torch.device, limit_bytes: int, *, enforce: bool = True) -> MemoryMeter:
+def make_meter(device: torch.device, limit_bytes: int) -> MemoryMeter:
     """Make the meter of a device."""
     if device.type == "cuda":
-        return CudaMeter(device, limit_bytes, enforce=enforce)
+        return CudaMeter(device, limit_bytes)
     return AnonymousMeter(limit_bytes)
 
 
@@ -114,23 +114,23 @@ class AnonymousMeter:
 class CudaMeter:
     """Peak of what CUDA's allocator reserves, and what lies outside of it on the device.
 
+    The allocator is capped, so that a breach is an exception.
+
     Args:
         device: The device.
         limit_bytes: The limit, headroom not yet taken off.
-        enforce: Make a breach an exception by capping the allocator.
     """
 
     instrument: Literal["cuda_reserved", "rss_anon"] = "cuda_reserved"
 
-    def __init__(self, device: torch.device, limit_bytes: int, *, enforce: bool = True) -> None:
+    def __init__(self, device: torch.device, limit_bytes: int) -> None:
         self.peak_bytes = 0
         self._device = device
         self._limit_bytes = limit_bytes
         torch.zeros(1, device=device)  # the context itself takes memory, outside of the allocator
         free, total = torch.cuda.mem_get_info(device)
         self._outside_bytes = total - free - torch.cuda.memory_reserved(device)
-        if enforce:
-            self._enforce(total)
+        self._enforce(total)
 
     def begin(self) -> None:
         """Forget the peaks of building."""

@@ -8,8 +8,11 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from autotune.errors import RegistryError
 
-DRIVER_ERRORS = (SQLAlchemyError, sqlite3.Error)
-"""Everything that a database can raise: SQLite's own comes unwrapped where a connection is being made."""
+DRIVER_ERRORS = (SQLAlchemyError, sqlite3.Error, UnicodeDecodeError)
+"""Everything that a database can raise: SQLite's own comes unwrapped where a connection is being made.
+
+SQLite's driver gives a `UnicodeDecodeError` for a message about text that is damaged inside the file.
+"""
 
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -44,7 +47,7 @@ def as_registry_error(error: Exception, place: str) -> RegistryError:
             f"the registry {place} is locked or cannot be reached ({told}); "
             "end the program that holds it, or start the server, and try again"
         )
-    if code in _DAMAGED:
+    if code in _DAMAGED or isinstance(error, UnicodeDecodeError):
         return RegistryError(
             f"the registry {place} is damaged ({told}); restore a copy, or move the file away and tune again"
         )

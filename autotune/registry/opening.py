@@ -76,8 +76,8 @@ def open_existing(
     """
     address = registry_url(home, url)
     place = place_of(address)
-    if address.get_backend_name() == "sqlite" and not Path(str(address.database)).exists():
-        raise RegistryError(f"there is no registry at {place}; run autotune tune first, or name its folder with --home")
+    if address.get_backend_name() == "sqlite":
+        _check_exists(Path(str(address.database)), place)
     engine = reading_engine(address) if access == "read" else make_engine(address, access)
     try:
         version = patiently(lambda: _version(engine), wait_s=wait_s, place=place)
@@ -86,6 +86,17 @@ def open_existing(
         engine.dispose()
         raise
     return Registry(engine, place=place, wait_s=wait_s)
+
+
+def _check_exists(path: Path, place: str) -> None:
+    try:
+        found = path.exists()
+    except OSError as error:
+        raise RegistryError(
+            f"the registry {place} cannot be looked for ({error}); name a folder that you may read with --home"
+        ) from error
+    if not found:
+        raise RegistryError(f"there is no registry at {place}; run autotune tune first, or name its folder with --home")
 
 
 def _make_folder(folder: Path, place: str) -> None:

@@ -13,7 +13,7 @@ from autotune.errors import RegistryError, SpecError
 from autotune.registry import archive_rows, outbox_rows, writes
 from autotune.registry.engine import writing
 from autotune.registry.rows import CONFIG_FIELDS, ArchiveEntry, Candidate, Measured, OutboxEntry
-from autotune.registry.tables import DatasetRow, DecisionRow, NewestDecisionRow, TrialRow
+from autotune.registry.tables import DecisionRow, NewestDecisionRow, TrialRow
 from autotune.registry.waiting import patiently
 from autotune.spec import Decision, LoaderConfig, TrialRecord, Value
 
@@ -91,21 +91,18 @@ class Registry:
         """Give what was measured under the circumstances of a decision with these fields, fastest first.
 
         Args:
-            decision: Gives study, machine class, consumer, page cache and dataset.
+            decision: Gives study, machine class, workload and dataset.
             pins: Fields of `LoaderConfig` and the values that they must have, canonical.
             limit: Most results.
         """
         statement = (
             select(TrialRow.config, TrialRow.samples_per_s, TrialRow.phase)
-            .join(DatasetRow, DatasetRow.digest == TrialRow.dataset_digest)
             .where(
                 TrialRow.study == decision.study,
                 TrialRow.machine_class == decision.machine.machine_class,
-                TrialRow.consumer == decision.workload.consumer.kind,
-                TrialRow.page_cache == decision.workload.page_cache,
+                TrialRow.workload_digest == decision.workload.digest(),
+                TrialRow.dataset_digest == decision.dataset.digest(),
                 TrialRow.samples_per_s.is_not(None),
-                DatasetRow.type_name == decision.dataset.type_name,
-                DatasetRow.structure == decision.dataset.structure,
                 *(getattr(TrialRow, _field(name)) == value for name, value in (pins or {}).items()),
             )
             .order_by(TrialRow.samples_per_s.desc(), TrialRow.key)

@@ -67,12 +67,14 @@ def put_into_effect(
     while True:
         try:
             return current.replace(why=(*current.why, *reasons)), _applied(dataset, current, places)
-        except (AutotuneError, OSError) as error:
+        except Exception as error:
+            # Whatever the dataset's own code raises while samples are probed: the plain loader may never read those.
             step = _step_back(current, error, given_up=given_up, pinned=pinned)
             if step is None:
                 raise
             given_up.update(step)
-            reason = f"{', '.join(f'{name}={value}' for name, value in step.items())} instead: {error}"
+            told = str(error) if isinstance(error, AutotuneError) else f"{type(error).__name__}: {error}"
+            reason = f"{', '.join(f'{name}={value}' for name, value in step.items())} instead: {told}"
             warn_caller(f"{reason}. Training goes on without it.")
             reasons = (*reasons, reason)
             current = resolve_again(given_up) if resolve_again else _replaced(current, step)

@@ -37,7 +37,16 @@ class Confirmed:
 
     def ratio(self, config: LoaderConfig) -> Interval | None:
         """Give the ratio of a configuration over the default."""
-        return self.blocks.ratio(config, self.default)
+        return self.between(config, self.default)
+
+    def between(self, above: LoaderConfig, below: LoaderConfig) -> Interval | None:
+        """Give the ratio of two configurations; None with too few pairs to publish one."""
+        enough = len(self.blocks.paired_rates(above, below)) >= CONFIRM_PAIRS_MIN
+        return self.blocks.ratio(above, below) if enough else None
+
+    def measured(self) -> list[LoaderConfig]:
+        """Give the configurations of which at least one run was measured."""
+        return [config for config in self.blocks.configs if self.blocks.rates(config)]
 
     def rate(self, config: LoaderConfig) -> float | None:
         """Give the mean rate of a configuration, or None where it was never measured."""
@@ -61,7 +70,7 @@ class Confirm:
         self._started = started
 
     def run(self, deployed: LoaderConfig | None) -> Confirmed | None:
-        """Confirm the fastest configuration that survives; None where there is none to confirm.
+        """Confirm the fastest configuration of which every run survives; None where there is none to confirm.
 
         The number of blocks is fixed before the first one, from the time that is left: an interval that is
         looked at after each block, to stop when it suits, is too narrow.
@@ -72,7 +81,8 @@ class Confirm:
             old = deployed if deployed is not None and deployed not in rivals else None
             rivals += [old] if old else []
             blocks = self._blocks(challenger.config, default, rivals)
-            if blocks.rates(challenger.config):
+            failed = next((run for run in blocks.records(challenger.config) if run.measurement is None), None)
+            if failed is None:
                 return Confirmed(
                     challenger=challenger.config,
                     default=default,
@@ -80,7 +90,7 @@ class Confirm:
                     blocks=blocks,
                     batch_size_gain=self._batch_size_gain(blocks, challenger.config),
                 )
-            self.ledger.add(blocks.records(challenger.config)[0])
+            self.ledger.add(failed)
         return None
 
     def _challengers(self) -> Sequence[TrialRecord]:

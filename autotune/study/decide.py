@@ -36,7 +36,7 @@ def decide(setting: Setting, ledger: Ledger, confirmed: Confirmed | None, deploy
         return _without_rival(setting, ledger, deployed)
     against_default = outcome_of(confirmed.ratio(confirmed.challenger))
     old = confirmed.deployed
-    beyond_old = old is None or _beyond(confirmed.blocks.ratio(confirmed.challenger, old))
+    beyond_old = old is None or _beyond(confirmed.between(confirmed.challenger, old))
     if against_default == "gain" and beyond_old:
         why = _sentence(confirmed, confirmed.challenger)
         return _decision(setting, confirmed, confirmed.challenger, outcome="gain", why=why)
@@ -45,7 +45,8 @@ def decide(setting: Setting, ledger: Ledger, confirmed: Confirmed | None, deploy
         return _decision(setting, confirmed, old, outcome="gain", why=why)
     why = _no_gain(confirmed, against_default)
     outcome: Outcome = against_default if against_default != "gain" else "undecided"
-    return _decision(setting, confirmed, confirmed.default, outcome=outcome, why=why)
+    kept = deployed if deployed and outcome == "undecided" and deployed in confirmed.measured() else confirmed.default
+    return _decision(setting, confirmed, kept, outcome=outcome, why=why)
 
 
 def _beyond(ratio: Interval | None) -> bool:

@@ -9,11 +9,17 @@ from autotune.spec import Failure, Inspection, LoaderConfig, MachineFacts, Memor
 from autotune.units import format_bytes
 
 
-def limit_bytes(limit: MemoryLimit, machine: MachineFacts) -> int:
-    """Give the limit of device memory in bytes; on CPU the share is of the smaller of RAM and cgroup limit."""
+def limit_bytes(limit: MemoryLimit, machine: MachineFacts, device: str = "auto") -> int:
+    """Give the limit of device memory in bytes; on CPU the share is of the smaller of RAM and cgroup limit.
+
+    Args:
+        limit: The limit.
+        machine: Where.
+        device: Where batches are consumed; `cpu` is so on a machine with an accelerator, too.
+    """
     if limit.size_bytes is not None:
         return limit.size_bytes
-    whole = machine.accelerator_memory_bytes if machine.has_accelerator else None
+    whole = machine.accelerator_memory_bytes if device != "cpu" else None
     return int((limit.share or 1.0) * (whole or machine.memory_bytes))
 
 

@@ -47,6 +47,16 @@ class Ledger:
         """Give the fastest record, or None."""
         return next(iter(self.ranked()), None)
 
+    def one_off_s(self, config: LoaderConfig) -> float:
+        """Give the seconds that a measured configuration costs once; its archive was built by whichever came first."""
+        known = self._by_config.get(config)
+        if known is None or known.measurement is None:
+            return 0.0
+        form = (config.archive, config.stored)
+        same = [record for record in self.ranked() if (record.config.archive, record.config.stored) == form]
+        built_s = max(record.measurement.phases.archive_build_s for record in same if record.measurement)
+        return built_s + known.measurement.phases.cache_fill_s
+
     def counts(self) -> Counts:
         """Count the records by what became of them."""
         records = self._by_config.values()

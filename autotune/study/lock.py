@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from autotune.errors import MachineBusyError
 
-LOCK_FILE = Path(tempfile.gettempdir()) / "autotune-machine.lock"
-"""In a fixed place, not under the home folder: the machine is what is locked. The kernel frees it on any death."""
-
 
 @contextmanager
-def machine_lock(purpose: str, *, path: Path = LOCK_FILE) -> Iterator[None]:
-    """Hold the machine while the block runs.
+def machine_lock(purpose: str, *, path: Path) -> Iterator[None]:
+    """Hold the machine while the block runs; the kernel frees it on any death.
 
     Args:
         purpose: What the holder does, for the message to others.
@@ -35,11 +31,17 @@ def machine_lock(purpose: str, *, path: Path = LOCK_FILE) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise MachineBusyError(f"this machine is measuring already: {_holder(note)}; wait for it or stop it") from None
+    except PermissionError:
+        raise MachineBusyError(
+            f"the lock {path} belongs to another user; let AUTOTUNE_LOCK name a file that both may write"
+        ) from None
     try:
-        note.write_text(json.dumps({"pid": os.getpid(), "purpose": purpose, "since": time.strftime("%F %T")}))
+        with suppress(OSError):  # only the name in the others' message depends on it
+            note.write_text(json.dumps({"pid": os.getpid(), "purpose": purpose, "since": time.strftime("%F %T")}))
         yield
     finally:
-        note.unlink(missing_ok=True)
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
         lock.release()
 
 

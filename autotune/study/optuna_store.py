@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import optuna
@@ -62,8 +63,7 @@ def open_study(storage: optuna.storages.BaseStorage, spec: StudySpec, space: Spa
     """
     identity = _identity(spec, space)
     summaries = optuna.study.get_all_study_summaries(storage, include_best_trial=False)
-    ours = [item for item in summaries if item.user_attrs.get(_NAME) == spec.name]
-    for item in ours:
+    for item in _of_name(summaries, spec.name):
         if item.user_attrs.get(_IDENTITY) == identity:
             return optuna.load_study(study_name=item.study_name, storage=storage, sampler=sampler(spec.seed))
     taken = {item.study_name for item in summaries}
@@ -82,9 +82,20 @@ def open_study(storage: optuna.storages.BaseStorage, spec: StudySpec, space: Spa
     return study
 
 
+def studies_of(storage: optuna.storages.BaseStorage, name: str) -> list[optuna.Study]:
+    """Open every Optuna study behind one of ours: those of earlier spaces and workloads as well."""
+    summaries = optuna.study.get_all_study_summaries(storage, include_best_trial=False)
+    return [optuna.load_study(study_name=item.study_name, storage=storage) for item in _of_name(summaries, name)]
+
+
+def _of_name(summaries: Iterable[optuna.study.StudySummary], name: str) -> list[optuna.study.StudySummary]:
+    return [item for item in summaries if item.user_attrs.get(_NAME) == name]
+
+
 def _identity(spec: StudySpec, space: Space) -> str:
     parts = {
         "workload": spec.workload.model_dump(mode="json"),
+        "dataset": space.inspection.dataset.model_dump(mode="json"),
         "dimensions": space.dimensions.model_dump(mode="json"),
         "machine": space.inspection.machine.machine_class,
         "horizon": spec.horizon_epochs,

@@ -21,9 +21,8 @@ from autotune.spec import (
 from autotune.study.confirm import Confirm
 from autotune.study.decide import decide
 from autotune.study.ledger import Ledger
-from autotune.study.search import Search
+from autotune.study.search import Search, is_predicted
 from autotune.study.setting import Setting
-from autotune.study.verdict import one_off_s
 
 _PROCESS_S = 1.5
 """What a run costs beside its windows, for the first guess of how much time to keep for the confirm phase."""
@@ -44,13 +43,13 @@ def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
     begun = setting.clock()
     earlier = interrupted_records(setting)
     started = begun - sum(record.wall_s for record in earlier)
-    known = [record for record in setting.store.records(setting.spec.name) if _same(record, setting)]
-    ledger = Ledger(known, horizon_epochs=setting.spec.horizon_epochs)
+    ledger = Ledger(_known(setting, earlier), horizon_epochs=setting.spec.horizon_epochs)
     _tell_again(setting, earlier)
     deployed = _deployed(setting)
     search = Search(setting, study, ledger, started)
     search.enqueue([LoaderConfig.torch_default(REFERENCE_BATCH_SIZE), *([deployed] if deployed else [])])
-    search.run(until_s=started + _search_s(setting), least_trials=max(0, _SEARCH_TRIALS_MIN - len(earlier)))
+    spent = sum(1 for record in earlier if not is_predicted(record))
+    search.run(until_s=started + _search_s(setting), spent=spent, least_trials=max(0, _SEARCH_TRIALS_MIN - spent))
     confirm = Confirm(setting, ledger, started)
     decision = decide(setting, ledger, confirm.run(deployed), deployed)
     setting.store.save_decision(decision)
@@ -74,12 +73,29 @@ def interrupted_records(setting: Setting) -> list[TrialRecord]:
     return [record for record in records if _same(record, setting) and (last is None or record.started_at > last)]
 
 
+def _known(setting: Setting, earlier: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Give the records that need not be measured again.
+
+    Of runs that came to a decision these are rates, and breaches of the limit that the workload names. All
+    other failures may have been put right since, as their messages ask for.
+    """
+    kept = {record.key for record in earlier}
+    return [
+        record
+        for record in setting.store.records(setting.spec.name)
+        if _same(record, setting)
+        and (record.failure is None or record.failure.kind == "device_memory" or record.key in kept)
+    ]
+
+
 def _same(record: TrialRecord, setting: Setting) -> bool:
-    """Whether a record answers for this run: same workload, same class of machine, still in the space."""
+    """Whether a record answers for this run: same workload, dataset and class of machine, still in the space."""
     machine = setting.inspection.machine.machine_class
     return (
         record.phase == "search"
         and record.workload == setting.spec.workload
+        # objects of a script share a workload: only the facts tell two datasets of one class apart
+        and (record.dataset is None or record.dataset == setting.inspection.dataset)
         and (record.machine is None or record.machine.machine_class == machine)
         and record.config in setting.space.points
     )
@@ -96,6 +112,7 @@ def _deployed(setting: Setting) -> LoaderConfig | None:
     """Give what the newest decision for this workload and machine deploys, if it is still possible."""
     for decision in setting.store.decisions(setting.spec.name):
         same = decision.machine.machine_class == setting.inspection.machine.machine_class
+        same = same and decision.dataset == setting.inspection.dataset
         if same and decision.workload == setting.spec.workload and decision.outcome == "gain":
             return decision.config if decision.config in setting.space.points else None
     return None
@@ -117,7 +134,6 @@ def _tell_again(setting: Setting, earlier: Sequence[TrialRecord]) -> None:
 def _summary(
     setting: Setting, ledger: Ledger, *, runs: Sequence[TrialRecord], decision: Decision, wall_s: float
 ) -> StudySummary:
-    measured = ledger.get(decision.config)
     return StudySummary(
         study=setting.spec.name,
         outcome=decision.outcome,
@@ -132,7 +148,7 @@ def _summary(
         wall_s=wall_s,
         overhead_share=_overhead_share(runs),
         batch_size_gain=decision.batch_size_gain,
-        break_even_epochs=_break_even_epochs(measured, decision),
+        break_even_epochs=_break_even_epochs(ledger, decision),
         why=decision.why,
         notes=_notes(setting, runs),
     )
@@ -148,15 +164,16 @@ def _overhead_share(records: Sequence[TrialRecord]) -> float | None:
     return max(0.0, 1 - useful / wall)
 
 
-def _break_even_epochs(record: TrialRecord | None, decision: Decision) -> float | None:
+def _break_even_epochs(ledger: Ledger, decision: Decision) -> float | None:
     """Give the epochs after which build and fill time are won back against the default."""
-    if record is None or record.measurement is None or not one_off_s(record.measurement):
+    record, once_s = ledger.get(decision.config), ledger.one_off_s(decision.config)
+    if record is None or record.measurement is None or not once_s:
         return None
     fast, slow = decision.samples_per_s, decision.default_samples_per_s
     if not fast or not slow or fast <= slow:
         return None
     saved_s = record.measurement.epoch_samples * (1 / slow - 1 / fast)
-    return one_off_s(record.measurement) / saved_s
+    return once_s / saved_s
 
 
 def _notes(setting: Setting, records: Sequence[TrialRecord]) -> tuple[str, ...]:

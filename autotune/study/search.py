@@ -59,17 +59,18 @@ class Search:
             if choices not in taken:
                 self.study.enqueue_trial(choices, user_attrs={"autotune:prior": name})
 
-    def run(self, *, until_s: float, least_trials: int) -> None:
+    def run(self, *, until_s: float, least_trials: int, spent: int = 0) -> None:
         """Measure until the time is over, the trials are used up, or no point is left.
 
         Args:
             until_s: Clock reading at which no further trial is started.
             least_trials: Trials that are run even when the time is over.
+            spent: Trials of the budget that an interrupted run has used; predicted breaches cost none.
         """
         setting, done = self.setting, 0
         limit = setting.spec.budget.trials
         while setting.space.points - self.ledger.known():
-            if limit is not None and self.ledger.counts().total >= limit:
+            if limit is not None and spent + done >= limit:
                 break
             if setting.clock() >= until_s and done >= least_trials:
                 break
@@ -87,11 +88,11 @@ class Search:
         record = self._measure(trial, config)
         self.setting.store.save_record(record)
         self.ledger.add(record)
-        if not _predicted(record):
+        if not is_predicted(record):
             self.runs.append(record)
         self._tell(trial, record)
         self.setting.notify("on_trial", self._event(record))
-        return int(not _predicted(record))
+        return int(not is_predicted(record))
 
     def _measure(self, trial: optuna.Trial, config: LoaderConfig) -> TrialRecord:
         setting = self.setting
@@ -147,7 +148,8 @@ class Search:
         )
 
 
-def _predicted(record: TrialRecord) -> bool:
+def is_predicted(record: TrialRecord) -> bool:
+    """Tell whether a record was predicted, so that no process was spent on it."""
     return record.failure is not None and record.failure.phase == "predict"
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from autotune.constants import DEVICE_HEADROOM_SHARE
 from autotune.space import Space
 from autotune.spec import (
     Decision,
@@ -76,12 +75,7 @@ class Setting:
     @property
     def memory_limit_bytes(self) -> int:
         """Limit of device memory in bytes."""
-        return limit_bytes(self.spec.memory_limit, self.inspection.machine)
-
-    @property
-    def usable_bytes(self) -> int:
-        """What of the limit may be used."""
-        return int(self.memory_limit_bytes * DEVICE_HEADROOM_SHARE)
+        return limit_bytes(self.spec.memory_limit, self.inspection.machine, self.spec.device)
 
     def request(
         self,

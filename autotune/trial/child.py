@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import tempfile
+import traceback
 from contextlib import suppress
 from typing import NoReturn
 
@@ -33,6 +34,8 @@ def live(order: Order, *, pipe: int, log: int, parent_pid: int) -> NoReturn:
 
         work(order, lambda report: _send(pipe, report))
         code = 0
+    except BaseException:  # noqa: BLE001 - the exit below would hide it, and the tuner quotes the log's last line
+        traceback.print_exc()
     finally:
         with suppress(Exception):
             sys.stdout.flush()
@@ -42,6 +45,8 @@ def live(order: Order, *, pipe: int, log: int, parent_pid: int) -> NoReturn:
 
 def _settle(order: Order, *, log: int, parent_pid: int) -> None:
     """Cut the ties to server and terminal, and take over the tuner's import path."""
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     with suppress(PermissionError):  # a fresh interpreter leads its session already
         os.setsid()
     die_with_parent(parent_pid)
@@ -50,8 +55,6 @@ def _settle(order: Order, *, log: int, parent_pid: int) -> None:
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     multiprocessing.set_start_method(None, force=True)  # the platform's own, as in a training process
-    os.dup2(log, 1)
-    os.dup2(log, 2)
     os.chdir(order.folder)
     sys.path[:] = [*order.sys_path, *(entry for entry in sys.path if entry not in order.sys_path)]
     os.environ["TMPDIR"] = tempfile.tempdir = order.temporary

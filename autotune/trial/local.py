@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -84,7 +85,7 @@ class LocalRunner:
 
     def run(self, request: TrialRequest) -> TrialRecord:
         """Measure one configuration in a fresh process; see `TrialRunner.run`."""
-        started_s = monotonic()
+        started_at, started_s = datetime.now(UTC), monotonic()
         attempts = 0
         with self._lock:
             while True:
@@ -105,6 +106,7 @@ class LocalRunner:
             failure=failure,
             machine=report.machine,
             dataset=report.dataset,
+            started_at=started_at,
             wall_s=monotonic() - started_s,
             attempts=attempts,
         )

@@ -11,6 +11,7 @@ import gc
 import importlib
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -55,6 +56,7 @@ class TrialServer:
         self._descriptors: list[int] = []
         self._tuner_pid = os.getppid()
         self._leader: int | None = None
+        self._temporary: str | None = None
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         os.set_blocking(self._woken, False)
@@ -80,6 +82,8 @@ class TrialServer:
             return
         finally:
             self._end_all()
+            if self._temporary is not None:  # a tuner that was killed cannot remove it
+                shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _listen(self) -> bool:
         """Take commands; False at the end of the socket."""
@@ -95,6 +99,7 @@ class TrialServer:
             if command.order is not None:
                 pipe, log = self._descriptors
                 self._descriptors = []
+                self._temporary = command.order.temporary
                 self._leader = self._start(command.order, pipe, log)
                 os.close(pipe)
                 os.close(log)

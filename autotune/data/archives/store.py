@@ -21,7 +21,7 @@ from autotune.data.archives import FORMATS
 from autotune.data.archives._base import MANIFEST_NAME, Manifest, Progress, dataset_key, read_manifest, sized
 from autotune.data.facts import sample_nbytes, samples_equal
 from autotune.data.fingerprint import source_fingerprint
-from autotune.data.randomness import probe_places, refuse_random
+from autotune.data.randomness import probe_places, refuse_random, refuse_unlike_stages
 from autotune.data.stages import base_sample, is_staged, read_stage
 from autotune.data.wrapped import ArchivedDataset
 from autotune.errors import ArchiveDamagedError, ArchiveError, ArchiveStaleError, CapacityError
@@ -158,6 +158,7 @@ def _build_once(
             return 0.0
         _remove_leftovers(directory)
         refuse_random(dataset, "archived")
+        refuse_unlike_stages(dataset)
         _check_free_disk(dataset, directory.parent, form)
         started = time.monotonic()
         building = directory.with_name(f"{directory.name}{_BUILDING}-{os.getpid()}")

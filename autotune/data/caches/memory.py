@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from autotune.data.archives._base import sized
 from autotune.data.archives.npy import check_layout
 from autotune.data.fixed_layout import FixedLayout, row_of
-from autotune.data.randomness import refuse_random
+from autotune.data.randomness import refuse_random, refuse_unlike_stages
 from autotune.data.samples import Leaf, take_apart
 from autotune.data.shared_memory import SharedMemory
 from autotune.data.stages import base_sample
@@ -47,13 +47,15 @@ class MemoryCacheMode:
 
         Raises:
             CapacityError: The share of the samples does not fit.
-            ArchiveError: Samples differ in structure or shape, or hold what is no array.
+            ArchiveError: Samples differ in structure or shape, hold what is no array, or are not what their
+                stages give.
             RandomSamplesError: Samples are random and not told apart in stages.
         """
         if not 0 < fraction <= 1:
             raise SpecError(f"a cached fraction must be above 0 and at most 1, got {fraction}")
         count = sized(dataset)
         refuse_random(dataset, "cached")
+        refuse_unlike_stages(dataset)
         layout = common_layout(dataset)
         rows = max(1, round(fraction * count))
         needed = layout.sample_bytes * rows

@@ -196,6 +196,8 @@ class GeoTiffPairDataset(StagedDataset):
         pixels, labels = image.pixels, mask.pixels
         if self.nodata == "mask":
             invalid = invalid_pixels(image, zero_is_invalid=self.nodata_zero_is_invalid)
+            # After the type was changed: -1 or NaN has no place in the whole numbers of most files.
+            pixels = pixels if self.dtype is None else pixels.astype(self.dtype, copy=False)
             pixels[invalid] = self.fill
             if labels.dtype.kind == "f":
                 labels = np.nan_to_num(labels, nan=float(self.ignore_index or 0))

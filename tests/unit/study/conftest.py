@@ -1,6 +1,6 @@
 """Studies over landscapes: real registry, real Optuna storage, recorded rates."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import optuna
 import pytest
@@ -79,13 +79,3 @@ def make_bench(tmp_path):
 
     yield make
     registry.close()
-
-
-@pytest.fixture
-def with_listeners():
-    """Give a bench other listeners."""
-
-    def change(bench, *listeners):
-        return replace(bench, setting=replace(bench.setting, listeners=listeners))
-
-    return change

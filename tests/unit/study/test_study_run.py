@@ -60,7 +60,7 @@ def test_a_gain_is_promoted_with_its_interval(make_bench):
     assert decision.fingerprint == bench.setting.inspection.fingerprint
 
 
-@pytest.mark.parametrize("draws", range(5))
+@pytest.mark.parametrize("draws", range(3))
 def test_a_flat_landscape_is_never_a_gain(make_bench, draws):
     bench = make_bench(flat, noise=0.05, draws=draws, seed=draws)
     summary = bench.run()
@@ -159,9 +159,8 @@ def test_a_repeated_proposal_is_told_from_its_record_without_a_process(make_benc
     bench.run()
     runs = bench.runner.runs
     known = {record.key: record for record in bench.store.records("s") if record.phase == "search"}
-    by_params = {
-        json.dumps(t.params, sort_keys=True): known[t.user_attrs[KEY]] for t in bench.trials() if KEY in t.user_attrs
-    }
+    asked = [trial for trial in bench.trials() if KEY in trial.user_attrs]
+    by_params = {json.dumps(trial.params, sort_keys=True): known[trial.user_attrs[KEY]] for trial in asked}
     repeats = [trial for trial in bench.trials(TrialState.COMPLETE) if KEY not in trial.user_attrs]
     assert repeats, "the sampler never repeated itself in a space of twelve points"
     for trial in repeats:
@@ -262,11 +261,13 @@ def test_an_abandoned_prior_is_tried_again_after_the_interruption(make_bench):
     first = make_bench(npy_is_faster, runner_class=interrupted(KeyboardInterrupt(), 1, after=False))
     with pytest.raises(KeyboardInterrupt):
         first.run()
-    second = make_bench(npy_is_faster, budget={"time": "10m", "trials": 12})
+    second = make_bench(npy_is_faster)
     second.settle()
     second.run()
-    measured = [record.config for record in second.store.records("s") if record.phase == "search"]
-    assert LoaderConfig.torch_default(32).canonical(has_accelerator=False) in measured[:4]
+    told = [trial for trial in second.trials() if trial.user_attrs.get("autotune:prior") == "deployed or default"]
+    assert [trial.state for trial in told] == [TrialState.FAIL, TrialState.COMPLETE]
+    priors = [trial.user_attrs.get("autotune:prior") for trial in second.trials()]
+    assert None not in priors[: told[1].number], "the sampler was asked before the default was measured"
 
 
 def test_time_of_an_interrupted_run_is_charged_to_the_next(make_bench):

@@ -93,8 +93,9 @@ def test_silence_as_long_as_the_loader_waits_is_a_time_out():
     assert classify(RuntimeError("something"), at).kind == "bad_data"
 
 
-def wait_to_be_killed():
+def wait_to_be_killed(ready):
     faulthandler.disable()
+    ready.set()
     time.sleep(100)
 
 
@@ -103,8 +104,11 @@ def wait_to_be_killed():
     [(signal.SIGKILL, 0, "crashed"), (signal.SIGKILL, 1, "host_memory"), (signal.SIGBUS, 0, "shared_memory")],
 )
 def test_a_worker_that_ended_is_found_by_its_exit_status(number, kills, kind):
-    worker = multiprocessing.get_context("fork").Process(target=wait_to_be_killed)
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    worker = context.Process(target=wait_to_be_killed, args=(ready,))
     worker.start()
+    assert ready.wait(60)
     os.kill(worker.pid, number)
     worker.join()
     at = Circumstances(phase="measure", workers=[worker], oom_kills=kills)
