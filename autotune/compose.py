@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import platform
@@ -84,9 +85,11 @@ def places(home: str | Path | None = None, *, environ: Mapping[str, str] = os.en
         home: Folder; None is `AUTOTUNE_HOME`, else the user's data folder.
         environ: Environment; `MLFLOW_TRACKING_URI` and `AUTOTUNE_STORAGE` in it win over databases in the folder.
     """
+    from autotune.tracking.mlflow_listener import default_tracking_uri
+
     folder = home_folder(home, environ)
     folder.mkdir(parents=True, exist_ok=True)
-    tracking_uri = environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
+    tracking_uri = environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(folder)
     return Places(home=folder, registry_url=storage_url(environ), tracking_uri=tracking_uri, lock=lock_file(environ))
 
 
@@ -132,9 +135,8 @@ def tune(
     from autotune.data.facts import type_name
 
     fields: dict[str, Any] = {
-        "name": name or type(dataset).__name__,
+        "name": name or type(dataset).__name__.strip("_"),
         "budget": {"time": budget, "trials": trials},
-        "dataset": DatasetSource(type_name=type_name(dataset)).model_dump(),
         "memory_limit": MemoryLimit.parse(memory_limit if memory_limit is not None else 0.8).model_dump(),
         **settings,
     }
@@ -144,9 +146,30 @@ def tune(
         fields["consumer"] = {"kind": "step"}
     if collate_fn is not None:
         payload["collate_fn"] = collate_fn
+    source = DatasetSource(type_name=type_name(dataset), objects_digest=_digest(payload))
+    fields["dataset"] = source.model_dump()
     with _console() if progress else nullcontext() as console:
         listeners = [console] if console is not None else []
         return tune_study(spec_from_fields(fields), at=places(home), payload=payload, listeners=listeners)
+
+
+def _digest(payload: Mapping[str, Any]) -> str:
+    """Tell step and collate function apart from others: what was measured with those does not answer for them."""
+    sent = {name: value for name, value in payload.items() if name != "dataset"}
+    return hashlib.sha256(_pickled(sent)).hexdigest()[:16]
+
+
+def _pickled(objects: Mapping[str, Any]) -> bytes:
+    import cloudpickle
+
+    try:
+        pickled: bytes = cloudpickle.dumps(dict(objects))
+    except Exception as error:
+        raise DatasetError(
+            f"{', '.join(objects)} cannot be sent to the measuring process ({type(error).__name__}: {error}); "
+            "open files and connections lazily, when the first sample is read"
+        ) from error
+    return pickled
 
 
 def _console() -> AbstractContextManager[StudyListener]:
@@ -376,13 +399,11 @@ def _payload_file(payload: Mapping[str, Any] | None, home: Path) -> Iterator[Pat
     if payload is None:
         yield None
         return
-    import cloudpickle
-
     path = home / f"payload-{platform.node()}.pkl"
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)
     try:
-        path.write_bytes(cloudpickle.dumps(dict(payload)))
+        path.write_bytes(_pickled(payload))
         yield path
     finally:
         path.unlink(missing_ok=True)

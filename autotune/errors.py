@@ -14,7 +14,6 @@ AutotuneError
 ├── RegistryError        the registry is missing, damaged or locked
 ├── StorageMixedError    two programs were pointed at one database
 ├── MachineBusyError     another tuning job holds this machine
-├── NothingFeasibleError no configuration passed the limits
 ├── TrialServerError     the trial server cannot be started or reached
 └── MissingExtraError    an optional dependency is not installed
 ```
@@ -106,10 +105,6 @@ class StorageMixedError(RegistryError):
 
 class MachineBusyError(AutotuneError):
     """Another tuning job holds this machine; the message names it."""
-
-
-class NothingFeasibleError(AutotuneError):
-    """No configuration passed the limits."""
 
 
 class TrialServerError(AutotuneError):

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
-from autotune.errors import AutotuneError, MachineBusyError, NothingFeasibleError, SpecError
+from autotune.errors import AutotuneError, MachineBusyError, SpecError
 from autotune.registry import Registry
 from autotune.spec import SCHEMA_VERSION, Decision, LoaderConfig
 from autotune.spec.base import first_message
@@ -19,11 +19,9 @@ DEFAULT_WORD, BEST_WORD = "default", "best"
 
 
 def exit_code(error: AutotuneError) -> int:
-    """Give the exit code of an error: 2 wrong use, 3 nothing feasible, 4 machine busy, else 1."""
+    """Give the exit code of an error: 2 wrong use, 4 machine busy, else 1."""
     if isinstance(error, MachineBusyError):
         return EXIT_BUSY
-    if isinstance(error, NothingFeasibleError):
-        return EXIT_NOTHING_FEASIBLE
     return EXIT_WRONG_USE if isinstance(error, SpecError) else EXIT_FAILED
 
 

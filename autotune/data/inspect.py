@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
@@ -13,7 +13,7 @@ from autotune.data.facts import dataset_facts, describe_sample, sample_nbytes, s
 from autotune.data.fingerprint import source_fingerprint
 from autotune.data.randomness import is_random, probe_places, seeded
 from autotune.data.sharding import shards_itself
-from autotune.data.stages import is_staged, read_stage
+from autotune.data.stages import is_staged, leaves_of, read_stage
 from autotune.errors import DatasetError
 from autotune.spec import DatasetFacts, Inspection, MachineFacts
 
@@ -55,14 +55,17 @@ def inspect_dataset(
     if collate_fn is not None:
         _try_collate(collate_fn, read)
     sizes = [sample_nbytes(sample) for sample in read]
+    with _naming_stages(dataset):
+        encoded_bytes = _encoded_bytes(dataset, places)
+        random = any(is_random(dataset, index) for index in places)
     return Inspection(
         dataset=facts,
         machine=machine,
         sample_structure=_structure(read),
         sample_bytes=round(sum(sizes) / len(sizes)),
         largest_sample_bytes=max(sizes),
-        encoded_bytes=_encoded_bytes(dataset, places),
-        random=any(is_random(dataset, index) for index in places),
+        encoded_bytes=encoded_bytes,
+        random=random,
         fingerprint=source_fingerprint(dataset),
         decoders=tuple(getattr(dataset, "decoders", ())),
     )
@@ -106,6 +109,20 @@ def _read(dataset: Any, index: int) -> Any:
         raise
     except Exception as error:
         raise DatasetError(f"reading sample {index} failed with {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _naming_stages(dataset: Any) -> Iterator[None]:
+    """Say how to go on without stages where methods of these names turn out to be something else."""
+    try:
+        yield
+    except TypeError as error:
+        if not any(is_staged(leaf) for leaf in leaves_of(dataset)):
+            raise
+        raise DatasetError(
+            f"decode(read(index)) must give a sample, and failed with TypeError: {error}; where these methods of "
+            "the dataset are for something else, set staged = False in its class"
+        ) from error
 
 
 def _try_collate(collate_fn: Collate, samples: list[Any]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from types import MethodType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -21,7 +24,8 @@ class Staged(Protocol):
 
     A third method `augment(sample, generator) -> sample` is optional: it holds everything random,
     draws from the given `torch.Generator` only, and its result is never stored. An attribute
-    `staged = False` takes the offer back (a dataset may be staged with some settings only).
+    `staged = False`, of the class or of one dataset, takes the offer back: for a class whose `read` and
+    `decode` mean something else, or a dataset that is staged with some settings only.
     """
 
     def __len__(self) -> int:
@@ -111,13 +115,31 @@ def leaves_of(dataset: Any) -> list[Any]:
 
 
 def is_staged(dataset: Any) -> bool:
-    """Tell whether `read` and `decode` are offered for every sample."""
+    """Tell whether `read` and `decode`, each with one argument, are offered for every sample."""
     return all(
-        callable(getattr(leaf, "read", None))
-        and callable(getattr(leaf, "decode", None))
-        and bool(getattr(leaf, "staged", True))
+        bool(getattr(leaf, "staged", True))
+        and _takes_one(getattr(leaf, "read", None))
+        and _takes_one(getattr(leaf, "decode", None))
         for leaf in leaves_of(dataset)
     )
+
+
+def _takes_one(method: Any) -> bool:
+    if isinstance(method, MethodType):
+        return _binds(method.__func__, 2)
+    return callable(method) and _binds.__wrapped__(method, 1)
+
+
+@lru_cache(maxsize=64)  # asked for every sample
+def _binds(function: Callable[..., Any], count: int) -> bool:
+    """Tell whether a function can be called with so many positional arguments and no others."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # a builtin that does not tell
+        return True
+    return True
 
 
 def has_augment(dataset: Any) -> bool:

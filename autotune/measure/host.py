@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
 from autotune.constants import HOST_SAMPLE_EVERY_S
 from autotune.measure.contention import process_tree
-from autotune.measure.limits import check_host_memory
+from autotune.measure.limits import check_host_memory, stop
 from autotune.units import KIB
 
 _PROC = Path("/proc")
@@ -72,6 +73,8 @@ class HostMeter:
         if used is not None:
             self.peak_bytes = max(used, self.peak_bytes or 0)
             check_host_memory(used, self._limit_bytes)
+        elif sys.platform == "linux":
+            raise stop("unmeasurable", "measure", "host memory cannot be read from smaps_rollup; mount /proc")
 
 
 def tree_bytes_read(pid: int, proc: Path = _PROC) -> int | None:

@@ -275,7 +275,7 @@ class _Run:
         """Close a window: judge whether it was disturbed, and file it; False when it was set aside."""
         others = self.around.end_window()
         windows = self.found.windows
-        disturbed = others is not None and others > CONTENTION_SHARE
+        disturbed = _is_disturbed(others)
         aside = disturbed and sum(window.set_aside for window in windows) < CONTENTION_REPEATS
         windows.append(
             Window(
@@ -296,7 +296,11 @@ class _Run:
         if not windows:
             return False
         spent_s = sum(window.seconds for window in windows)
-        if is_futile(windows, self.plan.incumbent_samples_per_s):
+        # kept for want of better ones, disturbed windows say how fast the others let it be, not how fast it is
+        if is_futile(
+            [window for window in windows if not _is_disturbed(window.cpu_by_others_share)],
+            self.plan.incumbent_samples_per_s,
+        ):
             self.found.stopped = "futility"
             return True
         if self._extended_from_s is not None and spent_s - self._extended_from_s < self._extension_s:
@@ -379,3 +383,7 @@ def _long_enough(stretch: Stretch, cap_s: float) -> bool:
     if stretch.seconds >= cap_s:
         return True
     return stretch.seconds >= WINDOW_MIN_S and stretch.batches >= WINDOW_MIN_BATCHES
+
+
+def _is_disturbed(cpu_by_others_share: float | None) -> bool:
+    return cpu_by_others_share is not None and cpu_by_others_share > CONTENTION_SHARE

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import Field
-
-from autotune.spec import DatasetFacts, Decision, LoaderConfig, MachineFacts, TrialRecord, Value
+from autotune.spec import DatasetFacts, Decision, LoaderConfig, MachineFacts, TrialRecord
 
 CONFIG_FIELDS = (
     "batch_size",
@@ -30,32 +28,6 @@ CONFIG_FIELDS = (
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-
-class ArchiveEntry(Value):
-    """An archive on disk.
-
-    Attributes:
-        directory: Absolute path of its folder.
-        fingerprint: Source fingerprint of the dataset that it was built from.
-        format: Name of its format.
-        stored: `encoded` or `decoded`.
-        type_name: Class of the dataset, for people to read.
-        samples: Number of samples.
-        size_bytes: Bytes on disk.
-        built_at: When it was built, in UTC.
-        used_at: When it was last opened, in UTC.
-    """
-
-    directory: str
-    fingerprint: str
-    format: str
-    stored: str
-    type_name: str = ""
-    samples: int = Field(default=0, ge=0)
-    size_bytes: int = Field(default=0, ge=0)
-    built_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    used_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,22 +105,19 @@ class Measured:
         config: The configuration, canonical.
         samples_per_s: Its score.
         phase: Which part of the study measured it.
+        versions: Versions there.
     """
 
     config: LoaderConfig
     samples_per_s: float
     phase: str
+    versions: Mapping[str, str]
 
 
 def microseconds(time: datetime) -> int:
     """Give a time as microseconds since 1970, exactly; a time without a zone is taken as UTC."""
     aware = time if time.tzinfo else time.replace(tzinfo=UTC)
     return (aware - _EPOCH) // _MICROSECOND
-
-
-def from_microseconds(count: int) -> datetime:
-    """Give the time in UTC that lies so many microseconds after 1970."""
-    return _EPOCH + count * _MICROSECOND
 
 
 def is_sound(decision: Decision) -> bool:

@@ -1,4 +1,4 @@
-"""`Registry`: saves and finds records, decisions, archives and what is yet to be told to trackers."""
+"""`Registry`: saves and finds records, decisions and what is yet to be told to trackers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Connection, Engine, Select, case, select
 
 from autotune.errors import RegistryError, SpecError
-from autotune.registry import archive_rows, outbox_rows, writes
+from autotune.registry import outbox_rows, writes
 from autotune.registry.engine import writing
-from autotune.registry.rows import CONFIG_FIELDS, ArchiveEntry, Candidate, Measured, OutboxEntry
-from autotune.registry.tables import DecisionRow, NewestDecisionRow, TrialRow
+from autotune.registry.rows import CONFIG_FIELDS, Candidate, Measured, OutboxEntry
+from autotune.registry.tables import DecisionRow, MachineRow, NewestDecisionRow, TrialRow
 from autotune.registry.waiting import patiently
-from autotune.spec import Decision, LoaderConfig, TrialRecord, Value
+from autotune.spec import Decision, LoaderConfig, MachineFacts, TrialRecord, Value
 
 T = TypeVar("T")
 V = TypeVar("V", bound=Value)
@@ -96,7 +96,8 @@ class Registry:
             limit: Most results.
         """
         statement = (
-            select(TrialRow.config, TrialRow.samples_per_s, TrialRow.phase)
+            select(TrialRow.config, TrialRow.samples_per_s, TrialRow.phase, MachineRow.body)
+            .join(MachineRow, MachineRow.digest == TrialRow.machine_digest)
             .where(
                 TrialRow.study == decision.study,
                 TrialRow.machine_class == decision.machine.machine_class,
@@ -109,9 +110,12 @@ class Registry:
             .limit(limit)
         )
         rows = self._read(lambda connection: connection.execute(statement).all())
+        versions = {body: self._parse(MachineFacts, body).versions for body in {row.body for row in rows}}
         return [
-            Measured(config=self._parse(LoaderConfig, config), samples_per_s=rate, phase=phase)
-            for config, rate, phase in rows
+            Measured(
+                config=self._parse(LoaderConfig, config), samples_per_s=rate, phase=phase, versions=versions[machine]
+            )
+            for config, rate, phase, machine in rows
             if rate is not None
         ]
 
@@ -183,24 +187,6 @@ class Registry:
             .limit(CANDIDATES_LIMIT)
         )
         return self._candidates(statement)
-
-    # Archives
-
-    def save_archive(self, entry: ArchiveEntry) -> None:
-        """Note an archive; one in the same folder is replaced."""
-        self._write(lambda connection: archive_rows.upsert(connection, entry))
-
-    def touch_archive(self, directory: str) -> None:
-        """Note that an archive is used now, so that it is not the first to go when space is needed."""
-        self._write(lambda connection: archive_rows.touch(connection, directory))
-
-    def forget_archive(self, directory: str) -> None:
-        """Forget an archive that was removed."""
-        self._write(lambda connection: archive_rows.delete_entry(connection, directory))
-
-    def archives(self) -> list[ArchiveEntry]:
-        """Give all archives, least recently used first."""
-        return self._read(archive_rows.entries)
 
     # Outbox
 

@@ -125,19 +125,6 @@ class NewestDecisionRow(Base):
     decision_key: Mapped[str] = mapped_column(ForeignKey("decisions.key"))
 
 
-class ArchiveRow(Base):
-    """An archive on this machine's disk; `body` is its `ArchiveEntry`, less the time of last use."""
-
-    __tablename__ = "archives"
-
-    directory: Mapped[str] = mapped_column(primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(index=True)
-    format: Mapped[str]
-    stored: Mapped[str]
-    used_us: Mapped[int] = mapped_column(BigInteger)
-    body: Mapped[str] = mapped_column(Text)
-
-
 class OutboxRow(Base):
     """Something that a tracker is yet to be told; settled rows stay, so that nothing is told twice."""
 

@@ -6,7 +6,7 @@ A decision for the same class of machine, the same sample structure and other le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from autotune.registry import Candidate
@@ -88,7 +88,7 @@ def judge(candidate: Candidate, dataset: DatasetFacts, machine: MachineFacts) ->
         far.append(f"{name} measured other samples: {_quoted(candidate.structure)}, not {_quoted(dataset.structure)}")
     if candidate.machine_class != machine.machine_class:
         far.append(f"measured on another machine: {candidate.machine_class}; this one is {machine.machine_class}")
-    majors, minors = _version_differences(candidate, machine)
+    majors, minors = version_differences(candidate.versions, machine.versions)
     if majors:
         far.append(f"{name} measured with other major versions: {majors}")
     if candidate.outcome == "nothing_feasible":
@@ -124,8 +124,8 @@ def _why_none(
     return nearest.far
 
 
-def _version_differences(candidate: Candidate, machine: MachineFacts) -> tuple[str, str]:
-    there, here = candidate.versions, machine.versions
+def version_differences(there: Mapping[str, str], here: Mapping[str, str]) -> tuple[str, str]:
+    """List the libraries whose major versions differ, with which nothing answers, and those that differ less."""
     shared = sorted(set(there) & set(here))
     majors_there, majors_here = major_versions(there), major_versions(here)
     majors = [name for name in shared if majors_there[name] != majors_here[name]]

@@ -8,7 +8,7 @@ from typing import Any
 from autotune.registry import Measured
 from autotune.resolve.clamps import clamp, limit_workers
 from autotune.resolve.pins import best_measured, unmet_pins, with_pins
-from autotune.resolve.ranking import Choice
+from autotune.resolve.ranking import Choice, version_differences
 from autotune.resolve.resolution import Match, Resolution
 from autotune.spec import DatasetFacts, Decision, LoaderConfig, MachineFacts
 from autotune.units import format_rate
@@ -78,6 +78,7 @@ def settle(
         ranks_on_node: Training processes that share the machine.
     """
     every, batch_reasons = effective_pins(decision, pins)
+    measured = [one for one in measured if not version_differences(one.versions, machine.versions)[0]]
     config, pinned_match, pin_reasons = _pinned(decision, every, machine, measured)
     config, clamped = clamp(config, dataset=dataset, machine=machine, pinned=pins, ranks_on_node=ranks_on_node)
     config, sharding = _guard_iterable(config, dataset, pins, sharded=config.num_workers <= _most(decision, measured))
@@ -106,13 +107,21 @@ def _pinned(
     old = decision.config.canonical(has_accelerator=machine.has_accelerator)
     changed = {name: value for name, value in unmet.items() if getattr(old, name) != value} or unmet
     shown = ", ".join(f"{name}={value}" for name, value in changed.items())
-    best = best_measured(measured)
+    same = [one for one in measured if not _other_versions(one, machine)]
+    best = best_measured(same or measured)
     if best is None:
         reason = f"{shown} was not measured; the rest is the deployed configuration ({decision.config.label()})"
         return with_pins(decision.config, pins), "near", (reason,)
     runs = f"{best.runs} run{'s' if best.runs > 1 else ''}"
     reason = f"the fastest that was measured with {shown}: {format_rate(best.samples_per_s)} ({runs})"
-    return with_pins(best.config, pins), "exact", (reason,)
+    if same:
+        return with_pins(best.config, pins), "exact", (reason,)
+    others = {_other_versions(one, machine) for one in measured if one.config == best.config}
+    return with_pins(best.config, pins), "near", (f"{reason}, with other versions: {'; '.join(sorted(others))}",)
+
+
+def _other_versions(measured: Measured, machine: MachineFacts) -> str:
+    return version_differences(measured.versions, machine.versions)[1]
 
 
 def _guard_iterable(

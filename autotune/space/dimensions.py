@@ -62,7 +62,7 @@ def archive_choices(spec: SpaceSpec, inspection: Inspection) -> tuple[str, ...]:
         # a dataset without stages has no original bytes to store
         if name != "files" and not inspection.dataset.staged:
             offered = tuple(form for form in offered if form == "decoded")
-        pairs += [f"{name}/{form}" for form in offered if len(offered) == 1 or form in forms]
+        pairs += [f"{name}/{form}" for form in offered if name == "files" or form in forms]
     if not pairs:
         raise SpecError(
             f"space.archive leaves no format that this dataset can be stored in, got {list(wanted)} "

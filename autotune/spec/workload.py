@@ -47,12 +47,14 @@ class DatasetSource(Value):
     Attributes:
         factory: Dotted path `package.module:callable`; None where an object is sent by cloudpickle.
         arguments: Keyword arguments of the factory.
-        type_name: Class of the object that is sent, for people to read.
+        type_name: Class of the object that is sent.
+        objects_digest: Digest of the step and collate function that were sent with it.
     """
 
     factory: str | None = None
     arguments: Arguments = Field(default={})
     type_name: str | None = None
+    objects_digest: str | None = None
 
     @field_validator("factory")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from autotune.spec import Counts, LoaderConfig, TrialRecord
-from autotune.study.verdict import score
+from autotune.study.verdict import Verdict, verdict
 
 
 class Ledger:
@@ -30,6 +30,11 @@ class Ledger:
         """Give the record of a configuration, or None."""
         return self._by_config.get(config)
 
+    def verdict(self, record: TrialRecord) -> Verdict:
+        """Give what Optuna is told of a record, the archive's build charged to every trial that reads it."""
+        costs_s = self.one_off_s(record.config) if self._horizon_epochs is not None else None
+        return verdict(record, horizon_epochs=self._horizon_epochs, one_off_s=costs_s)
+
     def known(self) -> frozenset[LoaderConfig]:
         """Give all configurations that have a record."""
         return frozenset(self._by_config)
@@ -53,8 +58,11 @@ class Ledger:
         if known is None or known.measurement is None:
             return 0.0
         form = (config.archive, config.stored)
-        same = [record for record in self.ranked() if (record.config.archive, record.config.stored) == form]
-        built_s = max(record.measurement.phases.archive_build_s for record in same if record.measurement)
+        built_s = max(
+            record.measurement.phases.archive_build_s
+            for record in self._by_config.values()
+            if record.measurement and (record.config.archive, record.config.stored) == form
+        )
         return built_s + known.measurement.phases.cache_fill_s
 
     def counts(self) -> Counts:
@@ -71,4 +79,4 @@ class Ledger:
         )
 
     def _score(self, record: TrialRecord) -> float:
-        return score(record.measurement, horizon_epochs=self._horizon_epochs) if record.measurement else 0.0
+        return self.verdict(record).value

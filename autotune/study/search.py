@@ -15,7 +15,7 @@ from autotune.study.feasibility import predicted_breach
 from autotune.study.ledger import Ledger
 from autotune.study.optuna_store import KEY
 from autotune.study.setting import Setting
-from autotune.study.verdict import CONSTRAINT, verdict
+from autotune.study.verdict import CONSTRAINT
 
 REPEATS_BEFORE_RANDOM = 3
 """Repeated proposals in a row after which an unmeasured point is drawn: the sampler has converged."""
@@ -119,14 +119,14 @@ class Search:
         )
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
-        told = verdict(record, horizon_epochs=self.setting.spec.horizon_epochs)
+        told = self.ledger.verdict(record)
         trial.set_user_attr("autotune:result", _story(record))
         trial.set_constraint(CONSTRAINT, told.constraint)
         self.study.tell(trial, told.value)
 
     def _repeat(self, trial: optuna.Trial, known: TrialRecord | None) -> None:
         """Answer a proposal from its record, or refuse it, without a process."""
-        told = verdict(known, horizon_epochs=self.setting.spec.horizon_epochs) if known else None
+        told = self.ledger.verdict(known) if known else None
         trial.set_constraint(CONSTRAINT, told.constraint if told else 1.0)
         self.study.tell(trial, told.value if told else 0.0)
         self._repeats += 1

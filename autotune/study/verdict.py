@@ -23,27 +23,28 @@ class Verdict:
     constraint: float
 
 
-def verdict(record: TrialRecord, *, horizon_epochs: int | None = None) -> Verdict:
+def verdict(record: TrialRecord, *, horizon_epochs: int | None = None, one_off_s: float | None = None) -> Verdict:
     """Turn a record into objective and constraint.
 
     A failure is told as a complete trial worth 0.0 with a constraint above 0: samplers ignore failed
     trials and would propose the same again, and a dashboard that knows no constraints still cannot
     show it as best.
+
+    Args:
+        record: What became of a trial.
+        horizon_epochs: Epochs that one-off costs are spread over; None leaves them out.
+        one_off_s: Those costs; None takes what this trial itself paid.
     """
     if record.measurement is not None:
-        return Verdict(value=score(record.measurement, horizon_epochs=horizon_epochs), constraint=0.0)
+        return Verdict(value=score(record.measurement, horizon_epochs, one_off_s), constraint=0.0)
     excess = record.failure.excess if record.failure is not None else 1.0
     return Verdict(value=0.0, constraint=excess)
 
 
-def score(measurement: Measurement, *, horizon_epochs: int | None = None) -> float:
+def score(measurement: Measurement, horizon_epochs: int | None = None, one_off_s: float | None = None) -> float:
     """Give samples/s of a full epoch; with a horizon, one-off costs are spread over its epochs."""
     if horizon_epochs is None:
         return measurement.samples_per_s
     samples = measurement.epoch_samples * horizon_epochs
-    return samples / (samples / measurement.samples_per_s + one_off_s(measurement))
-
-
-def one_off_s(measurement: Measurement) -> float:
-    """Give the seconds that are paid once: archive build and cache fill."""
-    return measurement.phases.archive_build_s + measurement.phases.cache_fill_s
+    paid_s = measurement.phases.archive_build_s + measurement.phases.cache_fill_s
+    return samples / (samples / measurement.samples_per_s + (paid_s if one_off_s is None else one_off_s))

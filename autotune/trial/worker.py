@@ -33,7 +33,7 @@ from autotune.measure.memory import limit_in_bytes
 from autotune.measure.pagecache import prepare_page_cache
 from autotune.measure.result import assemble
 from autotune.measure.throughput import Plan, Throughput, measure_throughput
-from autotune.spec import CacheUse, DatasetFacts, MachineFacts, Measurement, Phases
+from autotune.spec import CacheUse, DatasetFacts, MachineFacts, Measurement, MemoryUse, Phases
 from autotune.spec.config import DEFAULT_PREFETCH_FACTOR
 from autotune.trial.conditions import (
     cache_limit_bytes,
@@ -59,7 +59,8 @@ def work(order: Order, report: Callable[[Report], None]) -> None:
     try:
         result = trial.inspect() if order.task == "inspect" else Report(measurement=trial.measure())
     except BaseException as error:  # noqa: BLE001 - a bad configuration is a result, whatever it raises
-        result = Report(failure=classify(error, trial.circumstances()))
+        failure = classify(error, trial.circumstances())
+        result = Report(failure=failure.replace(memory=trial.memory_so_far()))
     report(result)
 
 
@@ -107,6 +108,10 @@ class Trial:
             stall_s=self._stall_s,
             oom_kills=count_oom_kills() - self._oom_kills,
         )
+
+    def memory_so_far(self) -> MemoryUse | None:
+        """Give what was seen of memory until now; None before the first batch."""
+        return self._around.memory_use(shm_predicted_bytes=None, shm_free_bytes=None) if self._around else None
 
     def inspect(self) -> Report:
         """Look at dataset and machine."""

@@ -2,15 +2,14 @@
 
 import itertools
 import multiprocessing
-from datetime import timedelta
 
 import postgresql_server
 import pytest
-from registry_values import START, decision, facts, machine, record
+from registry_values import decision, facts, machine, record
 from sqlalchemy import create_engine, text
 
 from autotune.errors import RegistryError, SpecError, StorageMixedError
-from autotune.registry import ArchiveEntry, Candidate, open_existing, open_registry
+from autotune.registry import Candidate, open_existing, open_registry
 from autotune.spec import LoaderConfig
 
 _numbers = itertools.count()
@@ -91,6 +90,10 @@ def test_measured_gives_records_with_the_pins_fastest_first(registry):
     registry.save_record(record("changed", rate=99.0, config=two, dataset=facts(structure="size=4")))
     found = registry.measured(decision(), {"num_workers": 2, "cache": "none", "pin_memory": False})
     assert [(one.samples_per_s, one.config) for one in found] == [(30.0, two), (10.0, two)]
+    older = machine(versions={"torch": "1.13.1"})
+    registry.save_record(record("older", rate=20.0, config=two, machine=older))
+    found = registry.measured(decision(), {"num_workers": 2})
+    assert [one.versions for one in found] == [machine().versions, older.versions, machine().versions]
     with pytest.raises(SpecError, match="body"):
         registry.measured(decision(), {"body": "x"})
 
@@ -139,22 +142,6 @@ def test_newest_of_two_decisions_of_one_moment_does_not_change_when_saved_again(
     for saved in (one, two, two):
         registry.save_decision(saved)
     assert [candidate.key for candidate in registry.candidates("pack.Data")] == [two.key]
-
-
-def test_archives_are_replaced_touched_and_forgotten(registry):
-    first = ArchiveEntry(
-        directory="/a", fingerprint="f", format="npy", stored="decoded", samples=5, built_at=START, used_at=START
-    )
-    second = first.replace(directory="/b", used_at=START + timedelta(hours=1))
-    registry.save_archive(second)
-    registry.save_archive(first)
-    assert registry.archives() == [first, second]
-    registry.save_archive(first.replace(samples=6))
-    assert registry.archives()[0].samples == 6
-    registry.touch_archive("/a")
-    assert [entry.directory for entry in registry.archives()] == ["/b", "/a"]
-    registry.forget_archive("/b")
-    assert [entry.directory for entry in registry.archives()] == ["/a"]
 
 
 def test_outbox_keeps_order_counts_failures_and_never_takes_a_settled_key_again(registry):

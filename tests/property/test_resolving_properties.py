@@ -1,6 +1,7 @@
 """Rules that hold for whatever is in the registry and whatever the caller pins."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import assume, given
@@ -9,7 +10,7 @@ from registry_values import decision, facts, machine
 
 from autotune.errors import SpecError
 from autotune.registry import Candidate, Measured
-from autotune.registry.rows import from_microseconds, group_digest, microseconds
+from autotune.registry.rows import group_digest, microseconds
 from autotune.resolve.clamps import clamp, sample_bytes
 from autotune.resolve.pins import best_measured, checked_pins, unmet_pins, with_pins
 from autotune.resolve.ranking import choose
@@ -23,6 +24,7 @@ MACHINES = [
     machine(versions={"python": "3.11.7", "torch": "2.9.1"}),
     machine(versions={"python": "3.11.7", "torch": "3.0.0"}),
 ]
+VERSIONS = machine().versions
 DATASETS = [
     facts(),
     facts(length=7),
@@ -100,7 +102,7 @@ many = st.lists(decisions, max_size=6)
 @given(many, st.sampled_from(DATASETS), st.sampled_from(MACHINES), st.tuples(pins, configs()))
 def test_pins_always_win(found, dataset, here, fixed_and_other):
     fixed, other = fixed_and_other
-    measured = [Measured(config=other, samples_per_s=5.0, phase="search")]
+    measured = [Measured(config=other, samples_per_s=5.0, phase="search", versions=VERSIONS)]
     resolution = _resolve(found, dataset, here, fixed, measured=measured)
     assert {name: getattr(resolution.config, name) for name in fixed} == fixed
 
@@ -174,7 +176,7 @@ def test_measured_configuration_with_the_pins_is_served_where_there_is_one(one, 
     config = with_pins(LoaderConfig(num_workers=1), {"batch_size": 32, **fixed}).canonical(
         has_accelerator=one.machine.has_accelerator
     )
-    measured = [Measured(config=config, samples_per_s=7.0, phase="search")]
+    measured = [Measured(config=config, samples_per_s=7.0, phase="search", versions=one.machine.versions)]
     resolution = _resolve([one], one.dataset, one.machine, fixed, measured=measured)
     clamped, _ = clamp(with_pins(config, {**fixed}), dataset=one.dataset, machine=one.machine, pinned=fixed)
     if not one.dataset.iterable:
@@ -183,7 +185,9 @@ def test_measured_configuration_with_the_pins_is_served_where_there_is_one(one, 
 
 @given(st.lists(st.tuples(configs(), st.floats(0.1, 1e6)), max_size=8), st.randoms())
 def test_best_measured_has_the_highest_median_and_does_not_depend_on_the_order(pairs, random):
-    measured = [Measured(config=config, samples_per_s=rate, phase="search") for config, rate in pairs]
+    measured = [
+        Measured(config=config, samples_per_s=rate, phase="search", versions=VERSIONS) for config, rate in pairs
+    ]
     best = best_measured(measured)
     random.shuffle(measured)
     assert best == best_measured(measured)
@@ -195,9 +199,9 @@ def test_best_measured_has_the_highest_median_and_does_not_depend_on_the_order(p
         assert best is None
 
 
-@given(st.datetimes().map(lambda time: time.replace(tzinfo=from_microseconds(0).tzinfo)))
-def test_times_come_back_to_the_microsecond(time):
-    assert from_microseconds(microseconds(time)) == time
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_times_are_counted_to_the_microsecond(time):
+    assert datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds(time)) == time
 
 
 @given(decisions, decisions)

@@ -4,7 +4,7 @@ import pytest
 
 from autotune.cli.compare import verdict
 from autotune.cli.output import exit_code, parse_config
-from autotune.errors import AutotuneError, MachineBusyError, NothingFeasibleError, SpecError, StudyFileError
+from autotune.errors import AutotuneError, MachineBusyError, SpecError, StudyFileError
 from autotune.spec import Interval, LoaderConfig
 
 BASE = LoaderConfig(batch_size=32)
@@ -36,7 +36,6 @@ def test_a_wrong_setting_names_itself(word):
         (AutotuneError("x"), 1),
         (SpecError("x"), 2),
         (StudyFileError("x"), 2),
-        (NothingFeasibleError("x"), 3),
         (MachineBusyError("x"), 4),
     ],
 )

@@ -80,6 +80,50 @@ def test_staged_datasets_are_known_through_subsets():
     assert not dataset_facts(ConcatDataset([BytesDataset(), MixedDataset()])).staged
 
 
+class OtherMeaning(MixedDataset):
+    """Has methods with the names of the stages that are for something else."""
+
+    def read(self, name, mode):
+        return name, mode
+
+    def decode(self):
+        return "text"
+
+
+class OtherResult(OtherMeaning):
+    """Can be called as stages are, and gives something else."""
+
+    def read(self, name):
+        return len(self) + name
+
+    def decode(self, raw, strict=True):
+        return raw, strict
+
+
+class TakenBack(OtherResult):
+    """Says that there are no stages."""
+
+    staged = False
+
+
+def test_methods_that_cannot_be_called_as_stages_are_none():
+    dataset = OtherMeaning()
+    assert not dataset_facts(dataset).staged
+    dataset.read, dataset.decode = (lambda index: [b"x"]), bytes
+    assert dataset_facts(dataset).staged
+    dataset.decode = 3
+    assert not dataset_facts(dataset).staged
+    assert inspect_dataset(OtherMeaning(), MACHINE).encoded_bytes is None
+
+
+def test_stages_that_fail_are_refused_until_they_are_taken_back():
+    assert dataset_facts(OtherResult()).staged
+    with pytest.raises(DatasetError, match="staged = False"):
+        inspect_dataset(OtherResult(), MACHINE)
+    assert not dataset_facts(TakenBack()).staged
+    assert inspect_dataset(TakenBack(), MACHINE).encoded_bytes is None
+
+
 def test_inspection_tells_structure_and_bytes():
     found = inspect_dataset(MixedDataset(), MACHINE)
     assert found.sample_structure == "{image: float32[2,5,3], parts: (numpy.uint16[2,3], [int, float]), flag: bool}"

@@ -11,6 +11,7 @@ from autotune.resolve.ranking import choose
 from autotune.resolve.settling import settle, settle_default
 from autotune.spec import LoaderConfig
 
+VERSIONS = machine().versions
 GPU = {"accelerator": "H100", "accelerator_count": 1, "accelerator_memory_bytes": 2**36}
 
 
@@ -121,13 +122,38 @@ def test_pin_that_was_measured_takes_the_fastest_with_it():
     fast = LoaderConfig(num_workers=0, cache="memory").canonical(has_accelerator=False)
     slow = LoaderConfig(num_workers=0).canonical(has_accelerator=False)
     measured = [
-        Measured(config=slow, samples_per_s=120.0, phase="search"),
-        Measured(config=fast, samples_per_s=110.0, phase="search"),
-        Measured(config=slow, samples_per_s=80.0, phase="confirm"),
+        Measured(config=slow, samples_per_s=120.0, phase="search", versions=VERSIONS),
+        Measured(config=fast, samples_per_s=110.0, phase="search", versions=VERSIONS),
+        Measured(config=slow, samples_per_s=80.0, phase="confirm", versions=VERSIONS),
     ]
     resolution = _settle(decision(), pins={"num_workers": 0}, measured=measured)
     assert (resolution.config, resolution.match) == (fast, "exact")
     assert any("110 samples/s (1 run)" in reason for reason in resolution.why)
+
+
+@pytest.mark.parametrize(
+    ("versions", "match", "told"),
+    [
+        ({"torch": "2.9.1"}, "near", "60 samples/s (1 run), with other versions: torch 2.9.1 instead of 2.13.0"),
+        ({"torch": "1.13.1"}, "near", "num_workers=0 was not measured"),
+    ],
+)
+def test_pin_that_was_measured_with_other_versions_is_near_and_with_other_majors_not_measured(versions, match, told):
+    config = LoaderConfig(num_workers=0, cache="memory").canonical(has_accelerator=False)
+    other = Measured(config=config, samples_per_s=60.0, phase="search", versions=versions)
+    resolution = _settle(decision(), pins={"num_workers": 0}, measured=[other])
+    assert (resolution.match, resolution.config.cache) == (match, "memory" if versions["torch"] > "2" else "none")
+    assert any(told in reason for reason in resolution.why)
+
+
+def test_pin_that_was_measured_with_these_versions_is_exact_beside_faster_ones_with_others():
+    slow = LoaderConfig(num_workers=0).canonical(has_accelerator=False)
+    measured = [
+        Measured(config=slow.replace(cache="memory"), samples_per_s=90.0, phase="search", versions={"torch": "2.9.1"}),
+        Measured(config=slow, samples_per_s=60.0, phase="search", versions=VERSIONS),
+    ]
+    resolution = _settle(decision(), pins={"num_workers": 0}, measured=measured)
+    assert (resolution.config, resolution.match) == (slow, "exact")
 
 
 def test_pin_without_effect_on_this_machine_does_not_make_it_near():

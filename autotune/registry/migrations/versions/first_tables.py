@@ -1,4 +1,4 @@
-"""The first tables: machines, datasets, trial records, decisions, archives, outbox."""
+"""The first tables: machines, datasets, trial records, decisions, outbox."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ depends_on = None
 
 def upgrade() -> None:
     """Create every table."""
-    _create_archives()
     _create_datasets()
     _create_machines()
     _create_outbox()
@@ -39,22 +38,6 @@ def downgrade() -> None:
     op.drop_table("machines")
     op.drop_index(op.f("ix_datasets_type_name"), table_name="datasets")
     op.drop_table("datasets")
-    op.drop_index(op.f("ix_archives_fingerprint"), table_name="archives")
-    op.drop_table("archives")
-
-
-def _create_archives() -> None:
-    op.create_table(
-        "archives",
-        sa.Column("directory", sa.String(), nullable=False),
-        sa.Column("fingerprint", sa.String(), nullable=False),
-        sa.Column("format", sa.String(), nullable=False),
-        sa.Column("stored", sa.String(), nullable=False),
-        sa.Column("used_us", sa.BigInteger(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("directory", name=op.f("pk_archives")),
-    )
-    op.create_index(op.f("ix_archives_fingerprint"), "archives", ["fingerprint"], unique=False)
 
 
 def _create_datasets() -> None:
