@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +37,7 @@ from autotune.study.lock import machine_lock
 from autotune.study.pairs import Blocks
 from autotune.study.setting import Setting, notify
 from autotune.trial import LocalRunner, TrialRunner
+from autotune.trial.payload import payload_digest, payload_file
 
 _LOG = logging.getLogger(__name__)
 
@@ -146,30 +145,11 @@ def tune(
         fields["consumer"] = {"kind": "step"}
     if collate_fn is not None:
         payload["collate_fn"] = collate_fn
-    source = DatasetSource(type_name=type_name(dataset), objects_digest=_digest(payload))
+    source = DatasetSource(type_name=type_name(dataset), objects_digest=payload_digest(payload))
     fields["dataset"] = source.model_dump()
     with _console() if progress else nullcontext() as console:
         listeners = [console] if console is not None else []
         return tune_study(spec_from_fields(fields), at=places(home), payload=payload, listeners=listeners)
-
-
-def _digest(payload: Mapping[str, Any]) -> str:
-    """Tell step and collate function apart from others: what was measured with those does not answer for them."""
-    sent = {name: value for name, value in payload.items() if name != "dataset"}
-    return hashlib.sha256(_pickled(sent)).hexdigest()[:16]
-
-
-def _pickled(objects: Mapping[str, Any]) -> bytes:
-    import cloudpickle
-
-    try:
-        pickled: bytes = cloudpickle.dumps(dict(objects))
-    except Exception as error:
-        raise DatasetError(
-            f"{', '.join(objects)} cannot be sent to the measuring process ({type(error).__name__}: {error}); "
-            "open files and connections lazily, when the first sample is read"
-        ) from error
-    return pickled
 
 
 def _console() -> AbstractContextManager[StudyListener]:
@@ -202,7 +182,7 @@ def tune_study(
     with (
         machine_lock(f"study {spec.name}", path=at.lock),
         open_registry(at.home, at.registry_url) as registry,
-        _payload_file(payload, at.home) as payload_path,
+        payload_file(payload, at.home) as payload_path,
         LocalRunner(on_progress=_progress_of(listeners)) as runner,
         ThreadPoolExecutor(max_workers=1) as background,
     ):
@@ -388,22 +368,3 @@ def compare(
         for _ in range(pairs):
             blocks.add()
     return blocks, (first, second)
-
-
-@contextmanager
-def _payload_file(payload: Mapping[str, Any] | None, home: Path) -> Iterator[Path | None]:
-    """Write objects that have no dotted path to a private file for the measuring processes.
-
-    One place for each host: what a killed tuner left there is replaced by the next one, which holds the machine.
-    """
-    if payload is None:
-        yield None
-        return
-    path = home / f"payload-{platform.node()}.pkl"
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
-    try:
-        path.write_bytes(_pickled(payload))
-        yield path
-    finally:
-        path.unlink(missing_ok=True)

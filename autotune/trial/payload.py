@@ -1,0 +1,50 @@
+"""Objects that have no dotted path, on their way from the tuner to the measuring processes."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from autotune.errors import DatasetError
+
+
+def payload_digest(payload: Mapping[str, Any]) -> str:
+    """Tell step and collate function apart from others: what was measured with those does not answer for them."""
+    sent = {name: value for name, value in payload.items() if name != "dataset"}
+    return hashlib.sha256(_pickled(sent)).hexdigest()[:16]
+
+
+def _pickled(objects: Mapping[str, Any]) -> bytes:
+    try:
+        pickled: bytes = cloudpickle.dumps(dict(objects))
+    except Exception as error:
+        raise DatasetError(
+            f"{', '.join(objects)} cannot be sent to the measuring process ({type(error).__name__}: {error}); "
+            "open files and connections lazily, when the first sample is read"
+        ) from error
+    return pickled
+
+
+@contextmanager
+def payload_file(payload: Mapping[str, Any] | None, home: Path) -> Iterator[Path | None]:
+    """Write objects that have no dotted path to a private file for the measuring processes.
+
+    One place for each host: what a killed tuner left there is replaced by the next one, which holds the machine.
+    """
+    if payload is None:
+        yield None
+        return
+    path = home / f"payload-{platform.node()}.pkl"
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    try:
+        path.write_bytes(_pickled(payload))
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
