@@ -187,7 +187,7 @@ def _evidence(decision: Decision) -> list[str]:
     if decision.ratio is not None:
         lines.append(f"ratio: {_interval(decision.ratio)}, {decision.pairs} interleaved pairs of fresh processes")
     if decision.batch_size_gain is not None:
-        lines.append(f"batch size alone: {decision.batch_size_gain:.2f} times the rate at the default's own")
+        lines.append(f"batch size alone: {decision.batch_size_gain:.2f} times the same configuration at batch 32")
     if decision.peak_bytes is not None and decision.limit_bytes is not None:
         peak, limit = format_bytes(decision.peak_bytes), format_bytes(decision.limit_bytes)
         lines.append(f"device memory: {peak} of at most {limit}")
