@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from autotune.constants import CONFIRM_PAIRS_MIN
-from autotune.errors import DatasetError, SpecError
+from autotune.errors import DatasetError, FactoryError, SpecError
 from autotune.home import home_folder, lock_file
 from autotune.registry import Registry, check_separate, open_registry
 from autotune.resolve.lookup import storage_url
@@ -289,10 +289,13 @@ def inspect_dataset(
     """Look at a study's dataset in a process of its own.
 
     Raises:
+        FactoryError: There is no such factory.
         DatasetError: It cannot be built or read; the message says why.
     """
     found = runner.inspect(single_request(spec, LoaderConfig.torch_default(1), at=at, payload_path=payload_path))
     if isinstance(found, Failure):
+        if found.kind == "invalid" and found.phase == "build":
+            raise FactoryError(found.message)
         raise DatasetError(f"the dataset of study {spec.name!r} cannot be used: {found.message}")
     return found
 

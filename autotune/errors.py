@@ -3,7 +3,8 @@
 ```
 AutotuneError
 ├── SpecError            a value breaks a rule (also a ValueError)
-│   └── StudyFileError   the same, with file and line
+│   ├── StudyFileError   the same, with file and line
+│   └── FactoryError     a dotted path names nothing that can be called
 ├── DatasetError         the user's dataset cannot be built, read or trusted
 │   └── SampleError      one sample cannot be read; carries its path
 ├── ArchiveError         an archive or cache cannot be built or used
@@ -34,6 +35,10 @@ class SpecError(AutotuneError, ValueError):
 
 class StudyFileError(SpecError):
     """A study file breaks a rule; the message starts with `file:line: key`."""
+
+
+class FactoryError(SpecError):
+    """A dotted path names nothing that can be called."""
 
 
 class DatasetError(AutotuneError):

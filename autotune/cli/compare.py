@@ -13,6 +13,7 @@ from autotune.cli.output import (
     DEFAULT_WORD,
     EXIT_FAILED,
     error_console,
+    naming_the_factory,
     newest_decision,
     parse_config,
     print_json,
@@ -54,7 +55,8 @@ def command(
         outcome = format_rate(result.samples_per_s) if result else f"failed: {record.failure}"
         console.print(f"{record.config.label()}: {outcome}", highlight=False, markup=False)
 
-    blocks, (first, second) = compare(spec, rivals, at=at, pairs=pairs, on_run=report)
+    with naming_the_factory(study):
+        blocks, (first, second) = compare(spec, rivals, at=at, pairs=pairs, on_run=report)
     ratio, measured = blocks.ratio(first, second), len(blocks.paired_rates(first, second))
     if ratio is None:
         console.print(f"only {measured} of {pairs} pairs could be measured: no interval", style="red")

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from autotune.cli.output import EXIT_FAILED, parse_config, print_json
+from autotune.cli.output import EXIT_FAILED, naming_the_factory, parse_config, print_json
 from autotune.compose import measure, places
 from autotune.space.priors import REFERENCE_BATCH_SIZE
 from autotune.spec import LoaderConfig, Measurement, TrialRecord
@@ -30,7 +30,8 @@ def command(
 ) -> None:
     """Measure one configuration in a fresh process."""
     config = parse_config(settings or [], LoaderConfig.torch_default(REFERENCE_BATCH_SIZE))
-    record = measure(read_study(study), config, at=places(home))
+    with naming_the_factory(study):
+        record = measure(read_study(study), config, at=places(home))
     if as_json:
         print_json(record.model_dump(mode="json"))
     else:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
 
-from autotune.errors import AutotuneError, MachineBusyError, SpecError
+from autotune.errors import AutotuneError, FactoryError, MachineBusyError, SpecError, StudyFileError
 from autotune.registry import Registry
 from autotune.spec import SCHEMA_VERSION, Decision, LoaderConfig
 from autotune.spec.base import first_message
+from autotune.spec.study_file import place_of
 
 EXIT_FAILED, EXIT_WRONG_USE, EXIT_NOTHING_FEASIBLE, EXIT_BUSY = 1, 2, 3, 4
 DEFAULT_WORD, BEST_WORD = "default", "best"
@@ -23,6 +26,15 @@ def exit_code(error: AutotuneError) -> int:
     if isinstance(error, MachineBusyError):
         return EXIT_BUSY
     return EXIT_WRONG_USE if isinstance(error, SpecError) else EXIT_FAILED
+
+
+@contextmanager
+def naming_the_factory(study: Path) -> Iterator[None]:
+    """Tell of a missing dataset factory with file, line and key of the study that names it."""
+    try:
+        yield
+    except FactoryError as error:
+        raise StudyFileError(f"{place_of(study, ('dataset',))}: {error}") from error
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from autotune.cli.output import EXIT_NOTHING_FEASIBLE, error_console, print_json
+from autotune.cli.output import EXIT_NOTHING_FEASIBLE, error_console, naming_the_factory, print_json
 from autotune.compose import Places, inspect_dataset, places, tune_study
 from autotune.space import PRIORS, Space
 from autotune.spec import StudySpec
@@ -48,9 +48,10 @@ def command(
         return
     at = places(home)
     if dry_run:
-        _describe(spec, at)
+        with naming_the_factory(study):
+            _describe(spec, at)
         return
-    with closing(ConsoleListener(error_console(), show_summary=as_json)) as progress:
+    with naming_the_factory(study), closing(ConsoleListener(error_console(), show_summary=as_json)) as progress:
         summary = tune_study(spec, at=at, listeners=[progress])
     if as_json:
         print_json(summary.model_dump(mode="json"))

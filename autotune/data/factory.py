@@ -12,7 +12,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from autotune.errors import DatasetError, SpecError
+from autotune.errors import DatasetError, FactoryError
 from autotune.spec import DatasetSource
 from autotune.spec.workload import check_dotted_path
 
@@ -26,20 +26,20 @@ def load_object(path: str) -> Any:
     The current folder is importable, as it is for a script.
 
     Raises:
-        SpecError: The path has another form, or there is no such module or name.
+        FactoryError: The path has another form, or there is no such module or name.
         DatasetError: The module is there, and fails while it is imported.
     """
     try:
         check_dotted_path(path)
     except ValueError as error:
-        raise SpecError(str(error)) from error
+        raise FactoryError(str(error)) from error
     module_name, _, name = path.partition(":")
     _make_current_folder_importable()
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise SpecError(
+            raise FactoryError(
                 f"{path}: there is no module {error.name!r} in {Path.cwd()} or among the installed packages"
             ) from error
         raise DatasetError(f"{path}: importing {module_name} failed: {error}") from error
@@ -47,7 +47,7 @@ def load_object(path: str) -> Any:
         raise DatasetError(f"{path}: importing {module_name} failed with {type(error).__name__}: {error}") from error
     for part in name.split("."):
         if not hasattr(found, part):
-            raise SpecError(f"{path}: {module_name} has no {name!r}")
+            raise FactoryError(f"{path}: {module_name} has no {name!r}")
         found = getattr(found, part)
     return found
 
@@ -66,7 +66,7 @@ def build_dataset(
         progress: Handed to a factory that takes an argument of this name, for what it has to generate.
 
     Raises:
-        SpecError: The factory cannot be found.
+        FactoryError: The factory cannot be found.
         DatasetError: The factory fails, or gives no dataset.
     """
     if source.factory is None:
@@ -75,7 +75,7 @@ def build_dataset(
         return _checked(payload[PAYLOAD_DATASET], source.type_name or "the object")
     factory = load_object(source.factory)
     if not callable(factory):
-        raise SpecError(f"{source.factory} must be callable, got {type(factory).__qualname__}")
+        raise FactoryError(f"{source.factory} must be callable, got {type(factory).__qualname__}")
     try:
         built = factory(**_with_progress(factory, dict(source.arguments), progress))
     except DatasetError:

@@ -16,7 +16,7 @@ from autotune.spec.study_document import Document, KeyPath, cut, key_text, load_
 from autotune.spec.study_show import show_spec
 from autotune.units import MIB
 
-__all__ = ["STUDY_FILE_MAX_BYTES", "parse_study", "read_study", "show_spec", "spec_from_fields"]
+__all__ = ["STUDY_FILE_MAX_BYTES", "parse_study", "place_of", "read_study", "show_spec", "spec_from_fields"]
 
 STUDY_FILE_MAX_BYTES = MIB
 """Largest study file that is read; real ones have some hundred bytes."""
@@ -116,6 +116,12 @@ def read_study(path: Path) -> StudySpec:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise StudyFileError(f"{path}:{line}: must be UTF-8 text, got byte {content[error.start]:#x}") from error
+
+
+def place_of(path: Path, key: KeyPath) -> str:
+    """Give `file:line: key` of a key of a study file that was read before."""
+    line = load_document(path.read_text("utf-8-sig")).line_of(key)
+    return f"{path}:{line}: {key_text(key)}"
 
 
 def parse_study(text: str, source: str) -> StudySpec:

@@ -170,6 +170,7 @@ class Trial:
                 facts = facts.replace(type_name=self._workload.dataset.type_name)
             machine = machine_facts(cpu_cap=self._order.cpu_cap)
             self._report(Report(machine=machine, dataset=facts))
+        with self._in_phase("predict"):
             device = resolve_device(self._workload.device)
         return _Source(dataset=dataset, facts=facts, machine=machine, payload=payload, device=device)
 

@@ -99,6 +99,18 @@ def test_a_hostile_study_file_exits_2_with_file_and_line(command_line, line, wor
     assert refused.out == ""
 
 
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [("no_such.module:make", ["no module 'no_such'"]), ("autotune.units:no_such", ["has no 'no_such'"])],
+)
+def test_a_missing_factory_exits_2_with_file_line_and_key(command_line, factory, words):
+    path = command_line.study(f"# a comment\nname: x\ndataset: {factory}\nbudget: 2s\n", "missing.yaml")
+    refused = command_line("tune", path, code=2)
+    assert "missing.yaml:3: dataset: " in refused.err
+    assert all(word in refused.err for word in words)
+    assert "Traceback" not in refused.err
+
+
 def test_show_spec_prints_a_study_file_that_reads_back_to_the_same_study(command_line, study, tmp_path):
     shown = command_line("tune", study, "--show-spec", "--budget", "7s").out
     again = tmp_path / "again.yaml"
