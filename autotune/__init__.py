@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from autotune.compose import tune
-    from autotune.data.build import apply
+    from autotune.data.apply import apply
     from autotune.resolve.best import best_config, best_loader
     from autotune.resolve.explain import explain
     from autotune.spec import LoaderConfig, StudySpec, StudySummary
@@ -21,7 +21,7 @@ _HOMES = {
     "LoaderConfig": "autotune.spec",
     "StudySpec": "autotune.spec",
     "StudySummary": "autotune.spec",
-    "apply": "autotune.data.build",
+    "apply": "autotune.data.apply",
     "best_config": "autotune.resolve.best",
     "best_loader": "autotune.resolve.best",
     "explain": "autotune.resolve.explain",

@@ -14,8 +14,9 @@ from uuid import uuid4
 
 from autotune.constants import CONFIRM_PAIRS_MIN
 from autotune.errors import DatasetError, FactoryError, SpecError
-from autotune.home import home_folder, lock_file
+from autotune.home import archive_limit_bytes, disk_cache_limit_bytes, home_folder, lock_file
 from autotune.registry import Registry, check_separate, open_registry
+from autotune.resolve.deployed import deployed_archives
 from autotune.resolve.lookup import storage_url
 from autotune.space import Space
 from autotune.spec import (
@@ -54,12 +55,16 @@ class Places:
         registry_url: SQLAlchemy URL of the registry; None is a file in `home`.
         tracking_uri: MLflow's tracking URI.
         lock: File whose lock holds the machine.
+        archive_limit_bytes: Most bytes of all archives together; None is no limit.
+        cache_limit_bytes: Most bytes of all disk caches together; None is no limit.
     """
 
     home: Path
     registry_url: str | None = None
     tracking_uri: str
     lock: Path
+    archive_limit_bytes: int | None = None
+    cache_limit_bytes: int | None = None
 
     @property
     def optuna_url(self) -> str:
@@ -89,7 +94,14 @@ def places(home: str | Path | None = None, *, environ: Mapping[str, str] = os.en
     folder = home_folder(home, environ)
     folder.mkdir(parents=True, exist_ok=True)
     tracking_uri = environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(folder)
-    return Places(home=folder, registry_url=storage_url(environ), tracking_uri=tracking_uri, lock=lock_file(environ))
+    return Places(
+        home=folder,
+        registry_url=storage_url(environ),
+        tracking_uri=tracking_uri,
+        lock=lock_file(environ),
+        archive_limit_bytes=archive_limit_bytes(folder, environ),
+        cache_limit_bytes=disk_cache_limit_bytes(folder, environ),
+    )
 
 
 def tune(
@@ -234,13 +246,16 @@ def _setting(
         run_key=uuid4().hex,
         spec=spec,
         inspection=inspection,
-        space=Space(spec.space, inspection),
+        space=Space.of_study(spec, inspection),
         runner=runner,
         store=registry,
         listeners=listeners,
         payload_path=payload_path,
         archive_root=at.archive_root,
         cache_root=at.cache_root,
+        archive_limit_bytes=at.archive_limit_bytes,
+        cache_limit_bytes=at.cache_limit_bytes,
+        kept_archives=tuple(deployed_archives(registry)),
     )
 
 
@@ -301,9 +316,14 @@ def inspect_dataset(
 
 
 def single_request(
-    spec: StudySpec, config: LoaderConfig, *, at: Places, payload_path: Path | None = None
+    spec: StudySpec,
+    config: LoaderConfig,
+    *,
+    at: Places,
+    payload_path: Path | None = None,
+    kept_archives: tuple[str, ...] = (),
 ) -> TrialRequest:
-    """Write the request for one run outside a study."""
+    """Write the request for one run outside a study; the archives that are kept never make room for its own."""
     return TrialRequest(
         study=spec.name,
         phase="measure",
@@ -312,6 +332,9 @@ def single_request(
         payload_path=str(payload_path) if payload_path else None,
         archive_root=str(at.archive_root),
         cache_root=str(at.cache_root),
+        archive_limit_bytes=at.archive_limit_bytes,
+        cache_limit_bytes=at.cache_limit_bytes,
+        kept_archives=kept_archives,
         time_cap_s=spec.confirm_time_cap_s,
         timeout_s=spec.trial_timeout_s,
     )
@@ -323,7 +346,8 @@ def measure(spec: StudySpec, config: LoaderConfig, *, at: Places) -> TrialRecord
         with LocalRunner() as runner:
             inspection = inspect_dataset(runner, spec, at=at)
             canonical = config.canonical(has_accelerator=inspection.machine.has_accelerator)
-            record = runner.run(single_request(spec, canonical, at=at))
+            kept = tuple(deployed_archives(registry))
+            record = runner.run(single_request(spec, canonical, at=at, kept_archives=kept))
         registry.save_record(record)
     return record
 
@@ -361,8 +385,11 @@ def compare(
         if first == second:
             raise SpecError(f"two configurations are compared, got {first.label()} twice; change one of them")
 
+        kept = tuple(deployed_archives(registry))
+
         def run(config: LoaderConfig) -> TrialRecord:
-            record = runner.run(single_request(spec, config, at=at).replace(phase="compare"))
+            request = single_request(spec, config, at=at, kept_archives=kept)
+            record = runner.run(request.replace(phase="compare"))
             registry.save_record(record)
             on_run(record)
             return record

@@ -8,6 +8,7 @@ AutotuneError
 ├── DatasetError         the user's dataset cannot be built, read or trusted
 │   └── SampleError      one sample cannot be read; carries its path
 ├── ArchiveError         an archive or cache cannot be built or used
+│   ├── ArchiveMissingError   it was never built, or was removed
 │   ├── ArchiveDamagedError   stored bytes fail their check
 │   └── ArchiveStaleError     the source changed since the archive was built
 ├── RandomSamplesError   random samples were about to be stored
@@ -65,6 +66,10 @@ class SampleError(DatasetError):
 
 class ArchiveError(AutotuneError):
     """An archive or cache cannot be built or used."""
+
+
+class ArchiveMissingError(ArchiveError):
+    """There is no such archive: it was never built, or was removed."""
 
 
 class ArchiveDamagedError(ArchiveError):

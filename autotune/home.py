@@ -1,14 +1,22 @@
-"""Where autotune keeps its files: registry, archives, caches, generated data, and the machine's lock."""
+"""Where autotune keeps its files, and how much of the disk: registry, archives, caches, and the machine's lock."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from autotune.errors import SpecError
+from autotune.units import parse_bytes
+
 HOME_VARIABLE = "AUTOTUNE_HOME"
 LOCK_VARIABLE = "AUTOTUNE_LOCK"
+ARCHIVE_LIMIT_VARIABLE = "AUTOTUNE_ARCHIVE_LIMIT"
+CACHE_LIMIT_VARIABLE = "AUTOTUNE_CACHE_LIMIT"
+DEFAULT_LIMIT_SHARE = 0.2
+"""Share of the disk that archives may take, and disk caches likewise, where nothing else is said."""
 
 
 def home_folder(explicit: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -38,3 +46,32 @@ def lock_file(environ: Mapping[str, str] = os.environ) -> Path:
     if chosen:
         return Path(chosen)
     return Path("/tmp" if os.name == "posix" else tempfile.gettempdir()) / "autotune-machine.lock"  # noqa: S108  (see above)
+
+
+def archive_limit_bytes(home: Path, environ: Mapping[str, str] = os.environ) -> int:
+    """Give the most bytes of all archives together: `AUTOTUNE_ARCHIVE_LIMIT`, else a fifth of the home's disk.
+
+    Raises:
+        SpecError: The variable holds no size.
+    """
+    return _limit_bytes(ARCHIVE_LIMIT_VARIABLE, home, environ)
+
+
+def disk_cache_limit_bytes(home: Path, environ: Mapping[str, str] = os.environ) -> int:
+    """Give the most bytes of all disk caches together: `AUTOTUNE_CACHE_LIMIT`, else a fifth of the home's disk.
+
+    Raises:
+        SpecError: The variable holds no size.
+    """
+    return _limit_bytes(CACHE_LIMIT_VARIABLE, home, environ)
+
+
+def _limit_bytes(variable: str, home: Path, environ: Mapping[str, str]) -> int:
+    text = environ.get(variable)
+    if text:
+        try:
+            return parse_bytes(text)
+        except SpecError as error:
+            raise SpecError(f"{variable}: {error}") from error
+    there = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
+    return int(shutil.disk_usage(there).total * DEFAULT_LIMIT_SHARE)

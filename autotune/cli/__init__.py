@@ -11,7 +11,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from autotune import __version__
-from autotune.cli import best, compare, dashboard, doctor, explain, measure, tune
+from autotune.cli import archive, best, compare, dashboard, doctor, explain, measure, tune
 from autotune.cli.output import exit_code
 from autotune.errors import AutotuneError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 for _module in (tune, best, explain, measure, compare, doctor, dashboard):
     _name = _module.__name__.rpartition(".")[2]
     app.command(_name, epilog=_module.EXAMPLES, no_args_is_help=_module.NEEDS_ARGUMENTS)(_module.command)
+app.add_typer(archive.app, name="archive")
 
 
 def _show_version(value: bool) -> None:

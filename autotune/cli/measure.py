@@ -66,6 +66,12 @@ def _rows(measured: Measurement) -> list[tuple[str, str]]:
         )),
         ("page cache", measured.page_cache),
     ]  # fmt: skip
+    if measured.archive_bytes is not None:
+        rows.append(("archive", format_bytes(measured.archive_bytes)))
+    if measured.cache is not None:
+        cache = measured.cache
+        held = f"{cache.fraction:.0%} of the samples have a place, {cache.filled:,} are held in"
+        rows.append(("cache", f"{held} {format_bytes(cache.size_bytes)}; {cache.hits:,} hits, {cache.misses:,} misses"))
     if memory.device_peak_bytes is not None and memory.device_limit_bytes is not None:
         limit = format_bytes(memory.device_limit_bytes)
         rows.append(("device memory", f"{format_bytes(memory.device_peak_bytes)} of {limit} ({memory.instrument})"))

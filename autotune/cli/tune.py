@@ -80,7 +80,7 @@ def _describe(spec: StudySpec, at: Places) -> None:
     """Print the space and what is tried first, without measuring."""
     with LocalRunner() as runner:
         inspection = inspect_dataset(runner, spec, at=at)
-    space = Space(spec.space, inspection)
+    space = Space.of_study(spec, inspection)
     console = Console()
     console.print(f"[bold]{spec.name}[/]: {inspection.dataset.type_name}, {inspection.dataset.length} samples of")
     console.print(f"  {inspection.sample_structure}", highlight=False)

@@ -1,1 +1,1 @@
-"""Datasets, archives and caches, and how a configuration becomes a `DataLoader` (`autotune.data.build`)."""
+"""Datasets, archives and caches; `apply` puts a configuration around a dataset, `build` makes the `DataLoader`."""

@@ -1,127 +1,15 @@
-"""How a configuration becomes a loader; the only caller of `torch.utils.data.DataLoader`."""
+"""Loaders with an order of their own; the only caller of `torch.utils.data.DataLoader`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
-from autotune.data.archives._base import Progress
-from autotune.data.archives.store import OpenedArchive, open_or_build
-from autotune.data.caches import CACHE_MODES
-from autotune.data.caches.memory import MemoryCache, fitting_fraction
-from autotune.data.fixed_layout import collate_whole
+from autotune.data.streaming import StreamedArchive
 from autotune.data.wrapped import WrappedDataset
-from autotune.errors import SpecError
-from autotune.spec import LoaderConfig
-
-
-class Applied(NamedTuple):
-    """A configuration as any DataLoader class takes it.
-
-    Attributes:
-        dataset: The dataset, with archive and cache inside it.
-        arguments: Keyword arguments for the DataLoader class.
-    """
-
-    dataset: Dataset[Any]
-    arguments: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A configuration applied, with what it took.
-
-    Attributes:
-        dataset: The dataset, with archive and cache inside it.
-        arguments: Keyword arguments for the DataLoader class.
-        archive: The archive that was opened or built; None for plain files.
-        cache: The memory cache, empty as yet (`fill()` fills it); None without one.
-    """
-
-    dataset: Dataset[Any]
-    arguments: dict[str, Any]
-    archive: OpenedArchive | None = None
-    cache: MemoryCache | None = None
-
-
-def apply(
-    dataset: Dataset[Any],
-    config: LoaderConfig,
-    *,
-    archive_root: Path | None = None,
-    cache_root: Path | None = None,
-    limit_bytes: int | None = None,
-    build: bool = True,
-    progress: Progress | None = None,
-) -> Applied:
-    """Turn a dataset and a configuration into what a DataLoader class takes.
-
-    Plain files without a cache give the dataset object itself. For the errors see `prepare`.
-    """
-    prepared = prepare(
-        dataset,
-        config,
-        archive_root=archive_root,
-        cache_root=cache_root,
-        limit_bytes=limit_bytes,
-        build=build,
-        progress=progress,
-    )
-    return Applied(prepared.dataset, prepared.arguments)
-
-
-def prepare(
-    dataset: Dataset[Any],
-    config: LoaderConfig,
-    *,
-    archive_root: Path | None = None,
-    cache_root: Path | None = None,
-    limit_bytes: int | None = None,
-    build: bool = True,
-    progress: Progress | None = None,
-) -> Prepared:
-    """Open or build the archive, put the cache around it, and give the loader's arguments.
-
-    Args:
-        dataset: The user's dataset.
-        config: The configuration.
-        archive_root: Folder of archives; needed for every archive but plain files.
-        cache_root: Folder of caches that keep files.
-        limit_bytes: Most bytes of the memory cache; None is what the machine has available.
-        build: Whether a missing archive is built; else it is an `ArchiveError`.
-        progress: Told how many samples of the archive are stored.
-
-    Raises:
-        SpecError: The configuration names a decoder or cache mode that is not offered.
-        ArchiveError: The archive cannot be used; the caller decides what instead.
-        CapacityError: Archive or cache does not fit.
-        RandomSamplesError: Random samples would be stored.
-    """
-    if config.cache not in CACHE_MODES:
-        raise SpecError(f"cache must be one of {', '.join(CACHE_MODES)}, got {config.cache!r}")
-    source = _with_decoder(dataset, config.decoder)
-    archive = None
-    current = source
-    if config.archive != "files":
-        if archive_root is None:
-            raise SpecError(f"archive {config.archive!r} needs a folder of archives, got archive_root=None")
-        archive = open_or_build(source, config, archive_root, build=build, progress=progress)
-        current = archive.dataset
-    if config.cache != "none":
-        fraction = config.cache_fraction or fitting_fraction(current, limit_bytes)
-        current = CACHE_MODES[config.cache].wrap(
-            current, fraction=fraction, directory=cache_root, limit_bytes=limit_bytes
-        )
-    arguments = config.dataloader_arguments()
-    if isinstance(current, WrappedDataset):
-        arguments["collate_fn"] = collate_whole
-    cache = current if isinstance(current, MemoryCache) else None
-    return Prepared(dataset=current, arguments=arguments, archive=archive, cache=cache)
 
 
 def make_loader(
@@ -142,7 +30,8 @@ def make_loader(
     Args:
         dataset: A dataset, as `apply` gives it.
         arguments: The loader's arguments, as `apply` gives them.
-        shuffle: Whether to shuffle; an iterable dataset and a caller's sampler have their own order.
+        shuffle: Whether to shuffle; an archive that is streamed is shuffled in its buffer, other iterable datasets and
+            a caller's sampler have their own order.
         seed: Seed of the loader's generator; None draws one from torch's.
         generator: The generator itself; wins over `seed`.
         loader_class: DataLoader or a class that takes its arguments.
@@ -152,6 +41,9 @@ def make_loader(
     _fold(merged, dataloader_arguments)
     merged["generator"] = _generator(seed, generator)
     ordered = merged.get("sampler") is not None or merged.get("batch_sampler") is not None
+    if isinstance(dataset, StreamedArchive):
+        drawn = int(torch.empty((), dtype=torch.int64).random_(generator=merged["generator"]).item())
+        dataset.order_by(drawn, shuffle, batch_size=merged.get("batch_size"))
     if not ordered and not isinstance(dataset, IterableDataset):
         persistent = bool(merged.get("persistent_workers"))
         if shuffle:
@@ -216,14 +108,3 @@ def _fold(merged: dict[str, Any], pinned: dict[str, Any]) -> None:
         for name in ("prefetch_factor", "persistent_workers"):
             if name not in pinned:
                 merged.pop(name, None)
-
-
-def _with_decoder(dataset: Dataset[Any], decoder: str | None) -> Dataset[Any]:
-    if decoder is None:
-        return dataset
-    offered = tuple(getattr(dataset, "decoders", ()))
-    if decoder not in offered:
-        shown = ", ".join(offered) or "none at all"
-        raise SpecError(f"decoder must be one that the dataset offers ({shown}), got {decoder!r}")
-    chosen: Dataset[Any] = dataset.with_decoder(decoder)  # type: ignore[attr-defined]  # offered together
-    return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -9,15 +10,19 @@ from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset
 
+from autotune.data.decoders import declared_exact_decoders, offered_decoders, with_decoder
+from autotune.data.extras import installed_formats
 from autotune.data.facts import dataset_facts, describe_sample, sample_nbytes, samples_equal
 from autotune.data.fingerprint import source_fingerprint
-from autotune.data.randomness import is_random, probe_places, seeded
+from autotune.data.randomness import STAGED_ADVICE, probe_places, seeded, why_random
 from autotune.data.sharding import shards_itself
-from autotune.data.stages import is_staged, leaves_of, read_stage
+from autotune.data.stages import apart, base_sample, has_augment, is_staged, leaves_of, read_stage
 from autotune.errors import DatasetError
 from autotune.spec import DatasetFacts, Inspection, MachineFacts
 
 Collate = Callable[[list[Any]], Any]
+
+_logger = logging.getLogger(__name__)
 
 
 def inspect_dataset(
@@ -30,8 +35,9 @@ def inspect_dataset(
 ) -> Inspection:
     """Read a few random samples twice and tell what was found.
 
-    `random` speaks of what would be stored: the whole sample of a plain dataset, `decode(read(index))`
-    of a staged one.
+    `random` and `varying` speak of what would be stored: the whole sample of a plain dataset,
+    `decode(read(index))` of a staged one. Why samples are taken for random goes to the log. The dataset is
+    probed apart: what it opens on first use stays closed in the caller's own object.
 
     Args:
         dataset: A map-style or iterable dataset.
@@ -51,13 +57,17 @@ def inspect_dataset(
     if facts.length is None:
         raise DatasetError(f"a map-style dataset must have a length, got {facts.type_name} without __len__")
     places = probe_places(facts.length, samples, seed)
-    read = [_read(dataset, index) for index in places]
+    probed = apart(dataset)
+    read = [_read(probed, index) for index in places]
     if collate_fn is not None:
         _try_collate(collate_fn, read)
     sizes = [sample_nbytes(sample) for sample in read]
     with _naming_stages(dataset):
-        encoded_bytes = _encoded_bytes(dataset, places)
-        random = any(is_random(dataset, index) for index in places)
+        encoded_bytes = _encoded_bytes(probed, places)
+        stored = [base_sample(probed, index) for index in places]
+        random = why_random(dataset)
+    if random is not None:
+        _logger.warning("nothing of these samples is archived or cached: %s; %s", random, STAGED_ADVICE)
     return Inspection(
         dataset=facts,
         machine=machine,
@@ -65,10 +75,32 @@ def inspect_dataset(
         sample_bytes=round(sum(sizes) / len(sizes)),
         largest_sample_bytes=max(sizes),
         encoded_bytes=encoded_bytes,
-        random=random,
+        random=random is not None,
         fingerprint=source_fingerprint(dataset),
-        decoders=tuple(getattr(dataset, "decoders", ())),
+        varying=len({describe_sample(sample) for sample in stored}) > 1,
+        augmented=has_augment(dataset),
+        decoders=offered_decoders(probed),
+        exact_decoders=_exact_decoders(probed, dict(zip(places, stored, strict=True))),
+        formats=installed_formats(),
     )
+
+
+def _exact_decoders(probed: Any, expected: dict[int, Any]) -> tuple[str, ...]:
+    """Give the decoders that are declared exact and are so on these samples, the dataset's own first."""
+    declared = declared_exact_decoders(probed)
+    return tuple(name for name in declared if _gives(probed, name, expected))
+
+
+def _gives(probed: Any, name: str, expected: dict[int, Any]) -> bool:
+    chosen = with_decoder(probed, name)
+    try:
+        different = [index for index, one in expected.items() if not samples_equal(base_sample(chosen, index), one)]
+    except Exception as error:  # noqa: BLE001  # a decoder that fails here is none for these samples
+        _logger.warning("decoder %r is left out: it fails with %s: %s", name, type(error).__name__, error)
+        return False
+    if different:
+        _logger.warning("decoder %r is not exact here: sample %d differs from the dataset's own", name, different[0])
+    return not different
 
 
 def _inspect_iterable(dataset: Any, facts: DatasetFacts, machine: MachineFacts, samples: int) -> Inspection:
@@ -85,6 +117,9 @@ def _inspect_iterable(dataset: Any, facts: DatasetFacts, machine: MachineFacts, 
         random=not samples_equal(first, second),
         fingerprint=source_fingerprint(dataset),
         shards_itself=shards_itself(dataset),
+        varying=len({describe_sample(sample) for sample in first}) > 1,
+        augmented=has_augment(dataset),
+        formats=installed_formats(),
     )
 
 

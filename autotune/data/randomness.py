@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from autotune.data.facts import samples_equal
-from autotune.data.stages import Augmentation, base_sample, has_augment, is_staged, locate
+from autotune.data.kept_state import MODULES, KeptState
+from autotune.data.stages import Augmentation, apart, base_sample, has_augment, is_staged, locate
 from autotune.errors import ArchiveError, RandomSamplesError
 
-PROBES = 4
-"""Samples that are read twice; a random transform that fires one time in two escapes with 1 in 16 or less."""
+PROBES = 8
+"""Samples that are read twice; a random transform that fires one time in two escapes with 1 in 256 or less.
+
+Those that fire rarely are noticed by the generator that they ask each time, whatever it answers.
+"""
+_MOST_PARTS = 16
+"""Parts of a `ConcatDataset` that are probed each, so that none is missed among many others."""
 
 STAGED_ADVICE = (
     "give the dataset read(index) -> bytes, decode(raw) -> sample and augment(sample, generator) -> sample: "
@@ -32,14 +38,49 @@ def refuse_random(dataset: Dataset[Any], what: str) -> None:
         what: What was about to be done, as the message says it (`archived`, `cached`).
 
     Raises:
-        RandomSamplesError: Two reads of one sample differ.
+        RandomSamplesError: See `why_random`.
     """
-    for index in probe_places(len(dataset), PROBES, seed=0):  # type: ignore[arg-type]  # map-style
-        if is_random(dataset, index):
-            raise RandomSamplesError(
-                f"two reads of sample {index} of {type(dataset).__qualname__} differ, so being {what} would freeze "
-                f"its randomness; {STAGED_ADVICE}"
-            )
+    reason = why_random(dataset)
+    if reason is not None:
+        raise RandomSamplesError(f"{reason}; being {what} would freeze whatever is random there: {STAGED_ADVICE}")
+
+
+def why_random(dataset: Dataset[Any]) -> str | None:
+    """Tell what shows that samples are random, as part of a sentence; None where nothing does.
+
+    Looked at is what would be stored: `decode(read(index))` of a staged dataset, else the whole sample. It is
+    random where two reads under different seeds differ, where reading moves a global generator of Python,
+    NumPy or torch, and where it changes the dataset itself, as a generator of its own does. The dataset is
+    probed apart and the global generators are put back. What asks the system for randomness each time (an
+    unseeded `default_rng()` inside `__getitem__`) shows only where the two reads happen to differ.
+
+    Args:
+        dataset: A map-style dataset.
+    """
+    probed = apart(dataset)
+    places = _places(probed)
+    leaves = _warmed_up(probed, places)
+    before = {number: KeptState.of(leaf) for number, leaf in leaves.items()}
+    reason = _differing_reads(probed, places)
+    if reason is not None:
+        return reason
+    for number, leaf in leaves.items():
+        changed = before[number].changed_in(KeptState.of(leaf))
+        if changed:
+            return _changing(type(leaf).__qualname__, changed)
+    return None
+
+
+def _warmed_up(probed: Any, places: Sequence[int]) -> dict[int, Any]:
+    """Read one sample of each part, so that what is opened or imported once is no change later on."""
+    leaves: dict[int, Any] = {}
+    for index in places:
+        leaf, _ = locate(probed, index)
+        if id(leaf) not in leaves:
+            leaves[id(leaf)] = leaf
+            with seeded(0):
+                base_sample(probed, index)
+    return leaves
 
 
 def refuse_unlike_stages(dataset: Dataset[Any]) -> None:
@@ -51,8 +92,9 @@ def refuse_unlike_stages(dataset: Dataset[Any]) -> None:
     Raises:
         ArchiveError: `read`, `decode` and `augment` of a sample give something else than its index does.
     """
-    for index in probe_places(len(dataset), PROBES, seed=0):  # type: ignore[arg-type]  # map-style
-        leaf, place = locate(dataset, index)
+    probed = apart(dataset)
+    for index in _places(probed):
+        leaf, place = locate(probed, index)
         if _stages_differ(leaf, place):
             name = type(leaf).__qualname__
             raise ArchiveError(
@@ -70,18 +112,79 @@ def _stages_differ(leaf: Any, place: int) -> bool:
     return not samples_equal(Augmentation().apply(leaf, base_sample(leaf, place), place), leaf[place])
 
 
-def is_random(dataset: Dataset[Any], index: int) -> bool:
-    """Tell whether two reads of what would be stored differ, with differently seeded generators."""
-    with seeded(1):
-        first = base_sample(dataset, index)
-    with seeded(2):
-        second = base_sample(dataset, index)
-    return not samples_equal(first, second)
+def _differing_reads(probed: Any, places: Sequence[int]) -> str | None:
+    for index in places:
+        first, one = _read_from(probed, index, 1)
+        second, other = _read_from(probed, index, 2)
+        if not samples_equal(first, second):
+            return f"two reads of sample {index} of {type(locate(probed, index)[0]).__qualname__} differ"
+        moved = one.moved or other.moved
+        if moved is not None:
+            return _moving(probed, index, moved, reseeded=one.after[moved] == other.after[moved])
+    return None
+
+
+def _moving(probed: Any, index: int, moved: str, *, reseeded: bool) -> str:
+    name = type(locate(probed, index)[0]).__qualname__
+    if reseeded:
+        return (
+            f"reading sample {index} of {name} seeds {moved}, which a stored sample would not; numbers that belong to "
+            "an index come from a generator made for it, as torch.Generator().manual_seed(index) or "
+            "numpy.random.default_rng(index)"
+        )
+    return f"reading sample {index} of {name} draws from {moved}"
+
+
+def _changing(name: str, changed: Sequence[str]) -> str:
+    reason = f"reading samples of {name} changes its {', '.join(changed)}, so a later sample may depend on earlier ones"
+    own = tuple(part for part in changed if not part.startswith(MODULES))
+    if not own:
+        return reason
+    return f"{reason} (what is only a handle or a memo is named in the class, as unfingerprinted = {own!r})"
+
+
+def _places(probed: Any) -> list[int]:
+    """Choose the samples that are probed, some of each part of a `ConcatDataset`."""
+    if type(probed) is not ConcatDataset or not 1 < len(probed.cumulative_sizes) <= _MOST_PARTS:
+        return probe_places(len(probed), PROBES, seed=0)
+    starts = [0, *probed.cumulative_sizes[:-1]]
+    each = max(2, PROBES // len(starts))
+    return [
+        start + place
+        for start, end in zip(starts, probed.cumulative_sizes, strict=True)
+        for place in probe_places(end - start, each, seed=0)
+    ]
 
 
 def probe_places(count: int, probes: int, seed: int) -> list[int]:
     """Draw different indices at random, in order."""
     return sorted(np.random.default_rng(seed).choice(count, size=min(probes, count), replace=False).tolist())
+
+
+class _Left(NamedTuple):
+    """What a read left of the global generators: the one that moved, and the states of all."""
+
+    moved: str | None
+    after: dict[str, bytes]
+
+
+def _read_from(probed: Any, index: int, seed: int) -> tuple[Any, _Left]:
+    with seeded(seed):
+        before = _states()
+        sample = base_sample(probed, index)
+        after = _states()
+    moved = next((name for name in before if before[name] != after[name]), None)
+    return sample, _Left(moved, after)
+
+
+def _states() -> dict[str, bytes]:
+    """Give the states of the global generators as bytes."""
+    _, words, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  # those that datasets really use
+    return {
+        "Python's global generator (random)": repr(random.getstate()).encode(),
+        "NumPy's global generator (numpy.random)": np.asarray(words).tobytes() + repr(rest).encode(),
+        "torch's global generator": torch.get_rng_state().numpy().tobytes(),
+    }
 
 
 @contextmanager

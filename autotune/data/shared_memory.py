@@ -2,50 +2,121 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
+import shutil
 import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import reduction
+from multiprocessing.context import get_spawning_popen
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
+
+from autotune.errors import CapacityError
+from autotune.units import format_bytes
+
+_HAS_MEMFD = hasattr(os, "memfd_create")
 
 
 class SharedMemory:
     """Anonymous memory-mapped file, shared by every process that inherits or receives it.
 
     It has no name: forked workers inherit the mapping, spawned ones and those of a fork server get the
-    descriptor while they start. The kernel frees it with the last process. It counts as shared memory,
-    but is no file in `/dev/shm` and not bound by its size.
+    descriptor while they start. The kernel frees it with the last process. It counts as shared memory of
+    the machine and of the memory cgroup, but is no file in `/dev/shm` and not bound by its size. Where the
+    system has no such files, a temporary file without a name takes its place, bound by its disk
+    (`backing_free_bytes`).
+
+    A copy, or a pickle that is read in a process that has the memory, shares it. Read anywhere else
+    (from a file, on another machine) it is memory of the same size, all zeros.
 
     Args:
         size_bytes: Size; pages cost memory only once written.
+
+    Raises:
+        CapacityError: It cannot be had.
     """
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
-        self._descriptor = _anonymous_file()
-        os.ftruncate(self._descriptor, max(1, size_bytes))
-        self._map = mmap.mmap(self._descriptor, max(1, size_bytes))
+        self._backing = _Backing(uuid.uuid4().hex, _anonymous_file(max(1, size_bytes)), size_bytes)
 
     def array(self, offset: int, count: int) -> npt.NDArray[np.uint8]:
         """Give `count` bytes from `offset` on as a writable view."""
-        return np.frombuffer(self._map, dtype=np.uint8, count=count, offset=offset)
+        return np.frombuffer(self._backing.map, dtype=np.uint8, count=count, offset=offset)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other thread and process that shares the memory out; the kernel unlocks after a kill."""
+        descriptor = self._backing.lock_descriptor()
+        with self._backing.threads:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"size_bytes": self.size_bytes, "handle": reduction.DupFd(self._descriptor)}
+        state: dict[str, Any] = {"size_bytes": self.size_bytes, "token": self._backing.token}
+        if get_spawning_popen() is not None:
+            state["handle"] = reduction.DupFd(self._backing.descriptor)
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.size_bytes = state["size_bytes"]
-        self._descriptor = state["handle"].detach()
-        self._map = mmap.mmap(self._descriptor, max(1, self.size_bytes))
+        handle = state.get("handle")
+        here = _HERE.get(state["token"])
+        if here is not None:
+            self._backing = here
+        elif handle is not None:
+            self._backing = _Backing(state["token"], handle.detach(), self.size_bytes)
+        else:
+            SharedMemory.__init__(self, self.size_bytes)
+
+
+class _Backing:
+    """File and mapping behind all copies of one memory in a process."""
+
+    def __init__(self, token: str, descriptor: int, size_bytes: int) -> None:
+        self.token = token
+        self.descriptor = descriptor
+        self.threads = threading.Lock()
+        self._locking: tuple[int, int] | None = None
+        try:
+            self.map = mmap.mmap(descriptor, max(1, size_bytes))
+        except (OSError, ValueError, OverflowError) as error:
+            raise CapacityError(
+                f"{format_bytes(size_bytes)} of shared memory cannot be mapped: {error}; use a smaller cache",
+                size_bytes,
+            ) from error
+        _HERE[token] = self
+
+    def lock_descriptor(self) -> int:
+        """Open the file once more in each process: locks of an inherited descriptor would be shared with the parent."""
+        pid = os.getpid()
+        if self._locking is None or self._locking[0] != pid:
+            if self._locking is not None:
+                os.close(self._locking[1])
+                self.threads = threading.Lock()  # another thread may have held it at the fork
+            self._locking = (pid, _opened_again(self.descriptor))
+        return self._locking[1]
 
     def __del__(self) -> None:
-        # The mapping stays as long as an array views it; the descriptor alone is ours to close.
-        descriptor = self.__dict__.pop("_descriptor", None)
-        if descriptor is not None:
-            os.close(descriptor)
+        # The mapping stays as long as an array views it; the descriptors alone are ours to close.
+        os.close(self.descriptor)
+        if self._locking is not None:
+            os.close(self._locking[1])
+
+
+_HERE: WeakValueDictionary[str, _Backing] = WeakValueDictionary()
+"""Memory of this process by token, so that copies and pickles that are read here share it."""
 
 
 class SharedNumbers:
@@ -56,8 +127,6 @@ class SharedNumbers:
         self.values: npt.NDArray[np.int64] = self._memory.array(0, 8 * count).view(np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
-        from multiprocessing.context import get_spawning_popen
-
         if get_spawning_popen() is None:
             return {"values": self.values.tolist()}
         return {"memory": self._memory}
@@ -71,8 +140,35 @@ class SharedNumbers:
         self.values[:] = state["values"]
 
 
-def _anonymous_file() -> int:
-    if hasattr(os, "memfd_create"):
+def backing_free_bytes() -> int | None:
+    """Give what the disk behind shared memory has free; None where memory alone is behind it."""
+    return None if _HAS_MEMFD else shutil.disk_usage(tempfile.gettempdir()).free
+
+
+def _anonymous_file(size_bytes: int) -> int:
+    """Open an unnamed file of a size, which takes room only where it is written."""
+    descriptor = -1
+    try:
+        descriptor = _unnamed_file()
+        os.ftruncate(descriptor, size_bytes)
+    except (OSError, OverflowError) as error:
+        if descriptor >= 0:
+            os.close(descriptor)
+        raise CapacityError(
+            f"{format_bytes(size_bytes)} of shared memory cannot be had: {error}; use a smaller cache", size_bytes
+        ) from error
+    return descriptor
+
+
+def _unnamed_file() -> int:
+    if _HAS_MEMFD:
         return os.memfd_create("autotune", os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
+
+
+def _opened_again(descriptor: int) -> int:
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # no /proc: a private file then serves threads of this process alone
+        return os.dup(descriptor)

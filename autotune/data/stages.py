@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import MethodType
@@ -16,6 +18,9 @@ from autotune.data.shared_memory import SharedNumbers
 from autotune.errors import SampleError
 
 Raw = Sequence[bytes]
+
+_CONTAINERS = (dict, list, set, OrderedDict)
+"""Where handles are kept that are opened on first use."""
 
 
 @runtime_checkable
@@ -216,3 +221,68 @@ class Augmentation:
         if augment is None:
             return sample
         return augment(sample, augment_generator(0, int(self._epoch.values[0]), place))
+
+
+def apart(dataset: Any) -> Any:
+    """Copy a dataset so far that reading the copy leaves the caller's objects as they are.
+
+    What is opened on first use (`_file = None` until then) is opened in the copy, so the dataset itself can
+    still be forked into workers. Copied are the datasets at the bottom of `Subset`, `ConcatDataset` and our own
+    wrappers, and of their attributes the plain containers and those named in `unfingerprinted`, which are handles
+    and memos; everything else is shared.
+    """
+    return _apart(dataset, {})
+
+
+def _apart(dataset: Any, done: dict[int, Any]) -> Any:
+    from autotune.data.wrapped import WrappedDataset  # which stands on this module
+
+    if id(dataset) in done:
+        return done[id(dataset)]
+    if type(dataset) is Subset:
+        made: Any = Subset(_apart(dataset.dataset, done), dataset.indices)
+    elif type(dataset) is ConcatDataset:
+        made = ConcatDataset([_apart(part, done) for part in dataset.datasets])
+    elif isinstance(dataset, WrappedDataset):
+        made = _bare_copy(dataset)
+        made.source = _apart(dataset.source, done)
+    else:
+        made = _leaf_copy(dataset)
+    done[id(dataset)] = made
+    return made
+
+
+def _leaf_copy(leaf: Any) -> Any:
+    made = _bare_copy(leaf) if _pickles_its_own_way(leaf) else _own_copy(leaf)
+    if made is leaf or not hasattr(made, "__dict__"):
+        return made
+    names = unfingerprinted_names(leaf)
+    kept = {name: value for name, value in vars(made).items() if name in names or type(value) in _CONTAINERS}
+    made.__dict__.update((name, _own_copy(value)) for name, value in kept.items())
+    return made
+
+
+def _pickles_its_own_way(leaf: Any) -> bool:
+    """Tell whether a copy would leave out an open handle, and so open it a second time, which LMDB refuses."""
+    return hasattr(leaf, "__dict__") and any("__getstate__" in vars(cls) for cls in type(leaf).__mro__[:-1])
+
+
+def _own_copy(value: Any) -> Any:
+    try:
+        return copy.copy(value)
+    except Exception:  # noqa: BLE001  # an open handle, a class that cannot be copied: it stays shared
+        return value
+
+
+def _bare_copy(dataset: Any) -> Any:
+    """Copy the attributes alone, where pickling sets up what a new process needs."""
+    made = object.__new__(type(dataset))
+    made.__dict__.update(vars(dataset))
+    if "_reader" in vars(made):  # an archive, which a copy opens again
+        made.__dict__["_reader"] = _own_copy(vars(made)["_reader"])
+    return made
+
+
+def unfingerprinted_names(dataset: Any) -> set[str]:
+    """Give the attributes that a dataset's classes declare to leave its samples as they are."""
+    return {name for cls in type(dataset).__mro__ for name in vars(cls).get("unfingerprinted", ())}

@@ -88,10 +88,14 @@ class ArchivedDataset(WrappedDataset):
         source: The dataset that the archive was built from.
         reader: What the archive's format opened.
         encoded: Whether the archive holds original bytes, which the source decodes.
+        hold: Keeps the archive from being removed for as long as it is referred to.
     """
 
-    def __init__(self, source: Dataset[Any], reader: Dataset[Any], *, encoded: bool) -> None:
+    def __init__(
+        self, source: Dataset[Any], reader: Dataset[Any], *, encoded: bool, hold: object | None = None
+    ) -> None:
         super().__init__(source)
+        self._hold = hold
         self._reader = reader
         self._encoded = encoded
         self._whole = not encoded and hasattr(type(reader), "__getitems__")

@@ -23,7 +23,7 @@ from autotune.registry.store import Registry
 from autotune.registry.tables import VERSION_TABLE
 from autotune.registry.waiting import SERVER_WAIT_S, SQLITE_WAIT_S, patiently
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration; a test compares it with Alembic's own answer."""
 
 READ_WAIT_S = 2.0

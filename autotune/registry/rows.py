@@ -23,6 +23,7 @@ CONFIG_FIELDS = (
     "archive",
     "stored",
     "decoder",
+    "order",
 )
 """Fields of a configuration that are columns of the trial records; a test compares them with `LoaderConfig`."""
 

@@ -82,6 +82,7 @@ class TrialRow(Base):
     archive: Mapped[str]
     stored: Mapped[str | None]
     decoder: Mapped[str | None]
+    order: Mapped[str] = mapped_column(default="map", server_default="map")
     config: Mapped[str] = mapped_column(Text)
     body: Mapped[str] = mapped_column(Text)
 

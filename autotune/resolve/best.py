@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 from autotune.errors import SpecError
 from autotune.home import home_folder
 from autotune.machine import machine_facts
+from autotune.resolve.archive_policy import archive_pin, places_for
 from autotune.resolve.lookup import Question, look_up, storage_url
 from autotune.resolve.pins import PIN_NAMES, checked_pins
 from autotune.resolve.resolution import Resolution, warn_caller
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
+
+    from autotune.resolve.serving import Places
+
+_LOG = logging.getLogger(__name__)
 
 _NEEDS_WORKERS = ("timeout", "multiprocessing_context")
 """Arguments that torch refuses without workers, where they have no effect anyway."""
@@ -61,7 +67,7 @@ def best_loader(
     consumer: str | None = None,
     home: str | Path | None = None,
     environ: Mapping[str, str] = os.environ,
-    build_archive: bool = False,
+    archive: str = "if_built",
     loader_class: Callable[..., Any] | None = None,
     **dataloader_arguments: Any,
 ) -> DataLoader[Any]:
@@ -81,15 +87,20 @@ def best_loader(
         consumer: Only studies with this kind of consumer.
         home: Home folder; None is `AUTOTUNE_HOME`, else the user's data folder.
         environ: Environment.
-        build_archive: Build the archive where it is missing, instead of reading plain files.
+        archive: Which archive is read: `if_built` takes the best configuration whose archive is there and says what
+            building would bring; `build` builds the best one's first, which may take long and is logged; `ignore`
+            reads plain files; the name of a format is a pin.
         loader_class: A class that takes DataLoader's arguments; None is `torch.utils.data.DataLoader`.
         **dataloader_arguments: Further arguments of the class (`sampler`, `generator`, `drop_last`, ...);
-            those that are fields of `LoaderConfig` (`num_workers`, `cache`, ...) are pins.
+            those that are fields of `LoaderConfig` (`num_workers`, `cache`, ...) are pins. With
+            `order="streaming"` samples come in the order of an archive that is read from front to back, which is
+            another way of sampling and never taken otherwise.
 
     Raises:
         SpecError: Arguments contradict each other.
     """
     pins = {name: dataloader_arguments.pop(name) for name in PIN_NAMES if name in dataloader_arguments}
+    pins["archive"] = archive_pin(archive)
     arguments = {name: value for name, value in dataloader_arguments.items() if value is not None}
     if collate_fn is not None:
         arguments["collate_fn"] = collate_fn
@@ -99,12 +110,14 @@ def best_loader(
         raise SpecError(f"batch_sampler excludes batch_size, got batch_size={batch_size}; leave it None")
     pins["batch_size"] = _batch_size_of(batches) if batches is not None else batch_size
     question = question_of(dataset, checked_pins(pins), study=study, consumer=consumer, environ=environ)
+    _check_streaming(question, arguments)
+    folder, url = home_folder(home, environ), storage_url(environ)
     return _serve(
         dataset,
         question,
-        home=home_folder(home, environ),
-        url=storage_url(environ),
-        build_archive=build_archive,
+        home=folder,
+        url=url,
+        places=places_for(archive, question, home=folder, url=url, environ=environ),
         shuffle=bool(shuffle),
         loader_class=loader_class,
         arguments=arguments,
@@ -117,23 +130,23 @@ def _serve(
     *,
     home: Path,
     url: str | None,
-    build_archive: bool,
+    places: Places,
     shuffle: bool,
     loader_class: Callable[..., Any] | None,
     arguments: dict[str, Any],
 ) -> DataLoader[Any]:
+    import torch
     from torch.utils.data import DataLoader
 
     from autotune.data.build import make_loader
     from autotune.resolve.distributed import divided_sampler, draw_sampler_seed, from_rank_zero, in_process_group
-    from autotune.resolve.serving import Places, put_into_effect
+    from autotune.resolve.serving import put_into_effect
 
-    places = Places.under(home, build_archive=build_archive)
     grouped = in_process_group()
 
-    def resolve(further: Mapping[str, Any] | None = None) -> Resolution:
+    def resolve(further: Mapping[str, Any] | None = None, archives: frozenset[str] | None = None) -> Resolution:
         pinned = {**_without_stored(question.pins, further), **(further or {})}
-        return look_up(replace(question, pins=pinned), home=home, url=url)
+        return look_up(replace(question, pins=pinned, archives=archives), home=home, url=url)
 
     def served() -> Resolution:
         resolution, _ = put_into_effect(dataset, resolve(), places, pinned=question.pins, resolve_again=resolve)
@@ -145,7 +158,12 @@ def _serve(
         resolution, applied = put_into_effect(dataset, resolve(), places, pinned=question.pins, resolve_again=resolve)
     _warn_of_repeats(question, resolution)
     own = _fitting(arguments, resolution.config.num_workers)
-    ordered = "sampler" in own or "batch_sampler" in own or question.dataset.iterable
+    streamed = resolution.config.order == "streaming"
+    if streamed:
+        _LOG.info("samples come in the order of the archive, through a shuffle buffer, as order='streaming' asks")
+        if grouped:  # each rank reads its own part of one order
+            own["generator"] = torch.Generator().manual_seed(resolution.sampler_seed)
+    ordered = "sampler" in own or "batch_sampler" in own or question.dataset.iterable or streamed
     if grouped and not ordered:
         own["sampler"] = divided_sampler(applied.dataset, shuffle=shuffle, seed=resolution.sampler_seed)
         shuffle = False
@@ -187,6 +205,14 @@ def _check_order(dataset: Dataset[Any], shuffle: bool | None, arguments: Mapping
             raise SpecError(f"{name} excludes shuffle, got shuffle=True with both; leave shuffle None")
     if isinstance(dataset, IterableDataset):
         raise SpecError("an iterable dataset has its own order, got shuffle=True; shuffle inside the dataset")
+
+
+def _check_streaming(question: Question, arguments: Mapping[str, Any]) -> None:
+    for name in ("sampler", "batch_sampler"):
+        if question.streams and name in arguments:
+            raise SpecError(
+                f"order='streaming' has the order of the archive and excludes {name}; leave one of them out"
+            )
 
 
 def _batch_size_of(batch_sampler: Any) -> int | None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from autotune.errors import RegistryError, SpecError
-from autotune.registry import Candidate, Registry, open_existing
+from autotune.registry import Candidate, Measured, Registry, open_existing
 from autotune.registry.engine import STORAGE_VARIABLE
+from autotune.registry.rows import CONFIG_FIELDS
+from autotune.resolve.deployed import deployed_archives, is_available
 from autotune.resolve.ranking import Choice, choose
 from autotune.resolve.resolution import Resolution, warn_caller
 from autotune.resolve.settling import pins_to_look_up, settle, settle_default
@@ -26,6 +28,7 @@ class Question:
         pins: Fields that the caller fixes, checked.
         study: Only this study; None is any.
         consumer: Only studies with this kind of consumer; None is any.
+        archives: Archives that can be had, as `<format>-<form>`; None is any. Plain files always can.
         ranks_on_node: Training processes that share the machine.
     """
 
@@ -34,7 +37,13 @@ class Question:
     pins: Mapping[str, Any]
     study: str | None = None
     consumer: str | None = None
+    archives: frozenset[str] | None = None
     ranks_on_node: int = 1
+
+    @property
+    def streams(self) -> bool:
+        """Whether samples in the order of an archive are asked for."""
+        return self.pins.get("order") == "streaming"
 
 
 def storage_url(environ: Mapping[str, str]) -> str | None:
@@ -55,19 +64,28 @@ def look_up(question: Question, *, home: Path, url: str | None = None) -> Resolu
         return default_answer(question, (str(error),))
 
 
+def deployed_names(home: Path, url: str | None = None) -> frozenset[str] | None:
+    """Name the archives that are deployed, as `<fingerprint>/<format>-<form>`; None where nobody can tell."""
+    try:
+        with open_existing(home, url) as registry:
+            return frozenset(deployed_archives(registry))
+    except (RegistryError, SpecError):
+        return None
+
+
 def answer(registry: Registry, question: Question) -> Resolution:
     """Answer from an open registry."""
     choice, decision = _chosen(registry, question)
     if decision is None:
         return default_answer(question, choice.reasons)
-    wanted = pins_to_look_up(decision, question.pins, question.machine)
     return settle(
         choice,
         decision,
         dataset=question.dataset,
         machine=question.machine,
         pins=question.pins,
-        measured=registry.measured(decision, wanted) if wanted else (),
+        measured=_measured(registry, decision, question),
+        archives=question.archives,
         ranks_on_node=question.ranks_on_node,
     )
 
@@ -83,12 +101,24 @@ def default_answer(question: Question, reasons: tuple[str, ...]) -> Resolution:
     )
 
 
+def _measured(registry: Registry, decision: Decision, question: Question) -> list[Measured]:
+    """Give what may be served in place of the deployed configuration; nothing where that one is served."""
+    wanted = pins_to_look_up(decision, question.pins, question.machine)
+    if not wanted and is_available(decision.config, question.archives):
+        return []
+    fixed = {name: value for name, value in wanted.items() if name in CONFIG_FIELDS}
+    found = registry.measured(decision, fixed)
+    return [one for one in found if (one.config.order == "streaming") == question.streams]
+
+
 def _chosen(registry: Registry, question: Question) -> tuple[Choice, Decision | None]:
     dataset, machine, study = question.dataset, question.machine, question.study
     found = registry.candidates(
         dataset.type_name, machine_class=machine.machine_class, length=dataset.length, study=study
     )
-    choice = _choice(found, question)
+    choice, decision = _of_order(registry, found, question)
+    if decision is not None:
+        return choice, decision
     if choice.candidate is None:
         # only for the reason: what there is, if not for this machine or not for this dataset
         found = registry.candidates(dataset.type_name, study=study)
@@ -98,6 +128,19 @@ def _chosen(registry: Registry, question: Question) -> tuple[Choice, Decision | 
     if choice.candidate is None:
         return choice, None
     return choice, registry.decision(choice.candidate.key)
+
+
+def _of_order(registry: Registry, found: list[Candidate], question: Question) -> tuple[Choice, Decision | None]:
+    """Choose a decision that gives samples in the order that is asked for, where there is one; else any."""
+    first, left = _choice(found, question), found
+    choice = first
+    while choice.candidate is not None:
+        decision = registry.decision(choice.candidate.key)
+        if decision is not None and (decision.config.order == "streaming") == question.streams:
+            return choice, decision
+        left = [candidate for candidate in left if candidate is not choice.candidate]
+        choice = _choice(left, question)
+    return first, None if first.candidate is None else registry.decision(first.candidate.key)
 
 
 def _choice(found: list[Candidate], question: Question) -> Choice:

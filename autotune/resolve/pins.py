@@ -13,6 +13,7 @@ from autotune.errors import SpecError
 from autotune.registry import Measured
 from autotune.spec import STORED_FORMS, LoaderConfig
 from autotune.spec.base import first_message
+from autotune.spec.config import STREAMING_FORMATS
 
 PIN_NAMES = tuple(LoaderConfig.model_fields)
 """What can be pinned: every field of a configuration."""
@@ -60,6 +61,7 @@ def with_pins(config: LoaderConfig, pins: Mapping[str, Any]) -> LoaderConfig:
     if fields["num_workers"] == 0:
         fields["prefetch_factor"] = pins.get("prefetch_factor")
         fields["persistent_workers"] = pins.get("persistent_workers")
+    _settle_order(fields, pins)
     if fields["cache"] == "none":
         fields["cache_fraction"] = pins.get("cache_fraction")
     _settle_form(fields, pins)
@@ -90,6 +92,22 @@ def best_measured(measured: Iterable[Measured]) -> BestMeasured | None:
         return None
     text = max(rates, key=lambda key: (statistics.median(rates[key]), key))
     return BestMeasured(config=configs[text], samples_per_s=statistics.median(rates[text]), runs=len(rates[text]))
+
+
+def _settle_order(fields: dict[str, Any], pins: Mapping[str, Any]) -> None:
+    """Let go of what streaming excludes; where that is pinned itself, samples are given by index instead."""
+    if fields["order"] != "streaming":
+        return
+    for name, possible, otherwise in (
+        ("archive", STREAMING_FORMATS, STREAMING_FORMATS[0]),
+        ("cache", ("none",), "none"),
+    ):
+        if fields[name] in possible:
+            continue
+        if name not in pins:
+            fields[name] = otherwise
+        elif "order" not in pins:
+            fields["order"] = "map"
 
 
 def _settle_form(fields: dict[str, Any], pins: Mapping[str, Any]) -> None:

@@ -36,6 +36,7 @@ class Resolution(Value):
         outcome: What the study came to.
         ratio: Rate of the decision's configuration over the PyTorch default, with its 95 % interval.
         samples_per_s: Rate of the decision's configuration.
+        served_samples_per_s: Rate that was measured of the configuration that is served; None where none was.
         fingerprint: Source fingerprint that its archives are named after.
         sampler_seed: Seed that distributed samplers of all ranks share.
         ranks_on_node: Processes that share this machine's cores and memory.
@@ -49,6 +50,7 @@ class Resolution(Value):
     outcome: Outcome | None = None
     ratio: Interval | None = None
     samples_per_s: float | None = None
+    served_samples_per_s: float | None = None
     fingerprint: str | None = None
     sampler_seed: int = 0
     ranks_on_node: int = 1

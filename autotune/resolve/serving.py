@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 
-from autotune.data.build import Applied, apply
-from autotune.data.caches.memory import available_bytes
-from autotune.errors import AutotuneError, CapacityError, RandomSamplesError, SpecError
+from autotune.data.apply import Applied, prepare
+from autotune.data.archives.listing import built_forms
+from autotune.data.archives.store import OpenedArchive
+from autotune.data.caches.planning import available_bytes
+from autotune.errors import (
+    ArchiveDamagedError,
+    ArchiveMissingError,
+    ArchiveStaleError,
+    AutotuneError,
+    CapacityError,
+    RandomSamplesError,
+    SpecError,
+)
+from autotune.resolve.deployed import form_name
 from autotune.resolve.resolution import Resolution, warn_caller
+from autotune.resolve.worth import worth_of_building
+from autotune.units import format_bytes, format_seconds
+
+_LOG = logging.getLogger(__name__)
 
 Pinned = Mapping[str, Any]
+ResolveAgain = Callable[[Pinned, frozenset[str] | None], Resolution]
+"""Resolves with further pins and with the archives that can be had, as `<format>-<form>`; None is any."""
 
 _CACHE_FIRST = (CapacityError, RandomSamplesError)
-"""Refusals that most likely come from the cache, not from the archive below it."""
+"""Refusals that come from the cache, where they do not come from the archive below it."""
+_BUILDING_HELPS = (ArchiveMissingError, ArchiveStaleError, ArchiveDamagedError)
+_TOLD_SHARE = 0.1
+"""A build is logged whenever so much more of it is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +49,25 @@ class Places:
     Attributes:
         archive_root: Folder of archives.
         cache_root: Folder of caches that keep files.
-        build_archive: Whether a missing archive is built first.
+        build: Whether an archive that is missing, stale or damaged is built first.
+        build_workers: Processes that build it; 0 is this one.
+        archive_limit_bytes: Most bytes of all archives together; None is no limit.
+        disk_cache_limit_bytes: Most bytes of all disk caches together; None is no limit.
+        kept_archives: Archives that are never removed for a new one, as `<fingerprint>/<format>-<form>`.
     """
 
     archive_root: Path
     cache_root: Path
-    build_archive: bool = False
+    build: bool = False
+    build_workers: int = 0
+    archive_limit_bytes: int | None = None
+    disk_cache_limit_bytes: int | None = None
+    kept_archives: Collection[str] = ()
 
     @classmethod
-    def under(cls, home: Path, *, build_archive: bool = False) -> Places:
+    def under(cls, home: Path, **settings: Any) -> Places:
         """Give the places inside a home folder."""
-        return cls(archive_root=home / "archives", cache_root=home / "cache", build_archive=build_archive)
+        return cls(archive_root=home / "archives", cache_root=home / "cache", **settings)
 
 
 def put_into_effect(
@@ -46,7 +76,7 @@ def put_into_effect(
     places: Places,
     *,
     pinned: Collection[str] = (),
-    resolve_again: Callable[[Pinned], Resolution] | None = None,
+    resolve_again: ResolveAgain | None = None,
 ) -> tuple[Resolution, Applied]:
     """Apply a resolution, stepping back to what can be had; each step warns and joins the reasons.
 
@@ -55,56 +85,150 @@ def put_into_effect(
         resolution: What was resolved.
         places: Where stored samples lie.
         pinned: Fields that the caller fixed; a decoder among them is not given up.
-        resolve_again: Resolves with further pins, so that a step back takes the best that was measured
-            with them; None replaces the fields only.
+        resolve_again: Resolves anew for a step back, so that it takes the best that was measured of what is
+            left; None replaces the fields only.
 
     Raises:
         SpecError: Not even plain files without a cache can be had: the caller's own arguments are at fault.
     """
-    given_up: dict[str, Any] = {}
+    given_up = _GivenUp()
     reasons: tuple[str, ...] = ()
     current = resolution
     while True:
         try:
             return current.replace(why=(*current.why, *reasons)), _applied(dataset, current, places)
-        except Exception as error:
+        except Exception as raised:  # noqa: BLE001
             # Whatever the dataset's own code raises while samples are probed: the plain loader may never read those.
-            step = _step_back(current, error, given_up=given_up, pinned=pinned)
+            error = raised.error if isinstance(raised, _ArchiveRefusedError) else raised
+            step = _step_back(current, raised, given_up=given_up.pins, pinned=pinned)
             if step is None:
-                raise
-            given_up.update(step)
-            told = str(error) if isinstance(error, AutotuneError) else f"{type(error).__name__}: {error}"
-            reason = f"{', '.join(f'{name}={value}' for name, value in step.items())} instead: {told}"
+                raise error from None
+            before = current
+            if resolve_again is None:
+                given_up.pins.update(step)
+                current = _replaced(current, step)
+            else:
+                given_up.add(step, before, _built(dataset, places), pinned=pinned)
+                current = resolve_again(given_up.pins, given_up.archives)
+            reason = _reason(step, before, current, error)
+            if isinstance(error, _BUILDING_HELPS) and not places.build:
+                reason += worth_of_building(dataset, before, current)
             warn_caller(f"{reason}. Training goes on without it.")
             reasons = (*reasons, reason)
-            current = resolve_again(given_up) if resolve_again else _replaced(current, step)
+
+
+class _GivenUp:
+    """What was given up in steps back.
+
+    Attributes:
+        pins: Fields with what is taken instead.
+        archives: Archives that can still be had; None is any.
+    """
+
+    def __init__(self) -> None:
+        self.pins: dict[str, Any] = {}
+        self.archives: frozenset[str] | None = None
+        self._tried: set[str] = set()
+
+    def add(
+        self,
+        step: Pinned,
+        resolution: Resolution,
+        built: Callable[[], frozenset[str]],
+        *,
+        pinned: Collection[str],
+    ) -> None:
+        """Give up one archive for the next best that is built, or fields where there is no choice."""
+        form = form_name(resolution.config)
+        if step.keys() != {"archive"} or "archive" in pinned or form in self._tried:
+            self.pins.update(step)
+            return
+        self._tried.add(form)
+        self.archives = (built() if self.archives is None else self.archives) - self._tried
+
+
+def _built(dataset: Dataset[Any], places: Places) -> Callable[[], frozenset[str]]:
+    return lambda: built_forms(dataset, places.archive_root)
+
+
+def _reason(step: Pinned, before: Resolution, current: Resolution, error: Exception) -> str:
+    told = str(error) if isinstance(error, AutotuneError) else f"{type(error).__name__}: {error}"
+    if "archive" not in step:
+        return f"{', '.join(f'{name}={value}' for name, value in step.items())} instead: {told}"
+    taken = ", ".join(f"{name}={getattr(current.config, name)}" for name in step)
+    return f"{taken} instead of {form_name(before.config)}: {told}"
 
 
 def _applied(dataset: Dataset[Any], resolution: Resolution, places: Places) -> Applied:
-    limit_bytes = None
-    if resolution.ranks_on_node > 1 and resolution.config.cache != "none":
-        available = available_bytes()
-        limit_bytes = None if available is None else available // resolution.ranks_on_node
-    return apply(
+    config, limit_bytes = resolution.config, None
+    if config.cache == "disk":
+        limit_bytes = places.disk_cache_limit_bytes
+    elif resolution.ranks_on_node > 1 and config.cache != "none":
+        limit_bytes = available_bytes() // resolution.ranks_on_node
+    told = _Told(form_name(config))
+    apply = partial(
+        prepare,
         dataset,
-        resolution.config,
         archive_root=places.archive_root,
         cache_root=places.cache_root,
         limit_bytes=limit_bytes,
-        build=places.build_archive,
+        build=places.build,
+        build_workers=places.build_workers,
+        archive_limit_bytes=places.archive_limit_bytes,
+        kept_archives=places.kept_archives,
+        progress=told,
     )
+    if config.archive != "files" and config.cache != "none":
+        try:  # the archive by itself first: then it is known which of the two cannot be had
+            apply(config.replace(cache="none", cache_fraction=None))
+        except Exception as error:
+            raise _ArchiveRefusedError(error) from error
+    prepared = apply(config)
+    told.end(prepared.archive)
+    return Applied(prepared.dataset, prepared.arguments)
+
+
+class _ArchiveRefusedError(Exception):
+    """The archive cannot be had, whatever becomes of the cache above it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Told:
+    """Logs how far the build of an archive is."""
+
+    def __init__(self, form: str) -> None:
+        self._form = form
+        self._share = -1.0
+
+    def __call__(self, done: int, total: int) -> None:
+        share = done / total
+        if share >= self._share + _TOLD_SHARE or done == total:
+            self._share = share
+            _LOG.info("building the archive %s: %s of %s samples", self._form, f"{done:,}", f"{total:,}")
+
+    def end(self, archive: OpenedArchive | None) -> None:
+        """Say what was built, if anything was."""
+        if archive is not None and archive.build_s:
+            size, took = format_bytes(archive.size_bytes), format_seconds(archive.build_s)
+            _LOG.info("built the archive %s: %s in %s", self._form, size, took)
 
 
 def _step_back(
     resolution: Resolution, error: Exception, *, given_up: Pinned, pinned: Collection[str]
 ) -> dict[str, Any] | None:
-    config = resolution.config
+    config, refused = resolution.config, isinstance(error, _ArchiveRefusedError)
+    error = error.error if isinstance(error, _ArchiveRefusedError) else error
     steps: list[dict[str, Any]] = []
-    if config.archive != "files":
+    if config.order == "streaming":
+        steps.append({"archive": "files", "order": "map"})
+    elif config.archive != "files":
         steps.append({"archive": "files"})
     if config.cache != "none":
         steps.append({"cache": "none"})
-    if isinstance(error, (*_CACHE_FIRST, SpecError)):
+    if isinstance(error, (*_CACHE_FIRST, SpecError)) and not refused:
         steps.reverse()
     if isinstance(error, SpecError) and config.decoder is not None and "decoder" not in pinned:
         steps.insert(0, {"decoder": None})

@@ -7,6 +7,7 @@ from typing import Any
 
 from autotune.registry import Measured
 from autotune.resolve.clamps import clamp, limit_workers
+from autotune.resolve.deployed import is_available
 from autotune.resolve.pins import best_measured, unmet_pins, with_pins
 from autotune.resolve.ranking import Choice, version_differences
 from autotune.resolve.resolution import Match, Resolution
@@ -29,9 +30,14 @@ def effective_pins(decision: Decision | None, pins: Mapping[str, Any]) -> tuple[
     )
 
 
+def with_order(pins: Mapping[str, Any]) -> dict[str, Any]:
+    """Pin samples by index: another way of sampling is for those who ask for it by `order='streaming'`."""
+    return {"order": "map", **pins}
+
+
 def pins_to_look_up(decision: Decision, pins: Mapping[str, Any], machine: MachineFacts) -> dict[str, Any]:
     """Give the fields by which measured records are to be found; empty where the decision meets all pins."""
-    every, _ = effective_pins(decision, pins)
+    every, _ = effective_pins(decision, with_order(pins))
     return unmet_pins(decision.config, every, has_accelerator=machine.has_accelerator)
 
 
@@ -44,7 +50,7 @@ def settle_default(
     ranks_on_node: int = 1,
 ) -> Resolution:
     """Give PyTorch's default with the caller's pins, and the reasons why there is nothing better."""
-    every, batch_reasons = effective_pins(None, pins)
+    every, batch_reasons = effective_pins(None, with_order(pins))
     config = with_pins(LoaderConfig(), every)
     config, clamped = clamp(config, dataset=dataset, machine=machine, pinned=pins, ranks_on_node=ranks_on_node)
     config, sharding = _guard_iterable(config, dataset, pins, sharded=False)
@@ -64,6 +70,7 @@ def settle(
     machine: MachineFacts,
     pins: Mapping[str, Any],
     measured: Sequence[Measured] = (),
+    archives: Collection[str] | None = None,
     ranks_on_node: int = 1,
 ) -> Resolution:
     """Give what is served for a chosen decision.
@@ -75,11 +82,17 @@ def settle(
         machine: The present machine.
         pins: Fields that the caller fixes, checked.
         measured: Measured configurations that have what `pins_to_look_up` asked for.
+        archives: Archives that can be had, as `<format>-<form>`; None is any. Plain files always can.
         ranks_on_node: Training processes that share the machine.
     """
-    every, batch_reasons = effective_pins(decision, pins)
+    every, batch_reasons = effective_pins(decision, with_order(pins))
     measured = [one for one in measured if not version_differences(one.versions, machine.versions)[0]]
-    config, pinned_match, pin_reasons = _pinned(decision, every, machine, measured)
+    available = [one for one in measured if is_available(one.config, archives)]
+    if is_available(decision.config, archives):
+        found = _pinned(decision, every, machine, available)
+    else:
+        found = _without_its_archive(decision, every, available, machine)
+    config, served_samples_per_s, pinned_match, pin_reasons = found
     config, clamped = clamp(config, dataset=dataset, machine=machine, pinned=pins, ranks_on_node=ranks_on_node)
     config, sharding = _guard_iterable(config, dataset, pins, sharded=config.num_workers <= _most(decision, measured))
     founded = choice.match == "exact" and pinned_match == "exact" and not clamped
@@ -87,37 +100,65 @@ def settle(
     return Resolution(
         config=config,
         match=match,
-        why=(_headline(decision), *choice.reasons, *batch_reasons, *pin_reasons, *clamped, *sharding),
+        why=(_headline(decision), *choice.reasons, *batch_reasons, *pin_reasons, *_order(config), *clamped, *sharding),
         decision_key=decision.key,
         study=decision.study,
         outcome=decision.outcome,
         ratio=decision.ratio,
         samples_per_s=decision.samples_per_s,
+        served_samples_per_s=served_samples_per_s,
         fingerprint=decision.fingerprint,
         ranks_on_node=ranks_on_node,
     )
 
 
-def _pinned(
-    decision: Decision, pins: Mapping[str, Any], machine: MachineFacts, measured: Sequence[Measured]
-) -> tuple[LoaderConfig, Match, tuple[str, ...]]:
+_Found = tuple[LoaderConfig, float | None, Match, tuple[str, ...]]
+"""A configuration with pins, the rate that was measured of it, how well that is founded, and why."""
+
+
+def _pinned(decision: Decision, pins: Mapping[str, Any], machine: MachineFacts, measured: Sequence[Measured]) -> _Found:
     unmet = unmet_pins(decision.config, pins, has_accelerator=machine.has_accelerator)
     if not unmet:
-        return with_pins(decision.config, pins), "exact", ()
+        return with_pins(decision.config, pins), decision.samples_per_s, "exact", ()
     old = decision.config.canonical(has_accelerator=machine.has_accelerator)
     changed = {name: value for name, value in unmet.items() if getattr(old, name) != value} or unmet
     shown = ", ".join(f"{name}={value}" for name, value in changed.items())
+    return _fastest(shown, decision.config, pins, measured, machine=machine)
+
+
+def _without_its_archive(
+    decision: Decision, pins: Mapping[str, Any], measured: Sequence[Measured], machine: MachineFacts
+) -> _Found:
+    plain = decision.config.replace(archive="files", stored=None, order="map")
+    return _fastest("what is built, or plain files", plain, pins, measured, machine=machine)
+
+
+def _fastest(
+    shown: str,
+    otherwise: LoaderConfig,
+    pins: Mapping[str, Any],
+    measured: Sequence[Measured],
+    *,
+    machine: MachineFacts,
+) -> _Found:
     same = [one for one in measured if not _other_versions(one, machine)]
     best = best_measured(same or measured)
     if best is None:
-        reason = f"{shown} was not measured; the rest is the deployed configuration ({decision.config.label()})"
-        return with_pins(decision.config, pins), "near", (reason,)
+        reason = f"{shown} was not measured; the rest is the deployed configuration ({otherwise.label()})"
+        return with_pins(otherwise, pins), None, "near", (reason,)
     runs = f"{best.runs} run{'s' if best.runs > 1 else ''}"
     reason = f"the fastest that was measured with {shown}: {format_rate(best.samples_per_s)} ({runs})"
+    config = with_pins(best.config, pins)
     if same:
-        return with_pins(best.config, pins), "exact", (reason,)
+        return config, best.samples_per_s, "exact", (reason,)
     others = {_other_versions(one, machine) for one in measured if one.config == best.config}
-    return with_pins(best.config, pins), "near", (f"{reason}, with other versions: {'; '.join(sorted(others))}",)
+    return config, best.samples_per_s, "near", (f"{reason}, with other versions: {'; '.join(sorted(others))}",)
+
+
+def _order(config: LoaderConfig) -> tuple[str, ...]:
+    if config.order == "map":
+        return ()
+    return ("order 'streaming', as asked: samples come in the order of the archive, through a shuffle buffer",)
 
 
 def _other_versions(measured: Measured, machine: MachineFacts) -> str:

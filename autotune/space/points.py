@@ -10,7 +10,7 @@ from typing import Any
 from autotune.errors import SpecError
 from autotune.space.dimensions import Dimensions, dimensions
 from autotune.space.rules import broken_rule
-from autotune.spec import Inspection, LoaderConfig, SpaceSpec
+from autotune.spec import Inspection, LoaderConfig, SpaceSpec, StudySpec
 
 Choose = Callable[[str, Sequence[Any]], Any]
 """Picks one of the choices of a dimension: a sampler's suggestion, or one step of an enumeration."""
@@ -22,18 +22,38 @@ class Space:
     Args:
         spec: Narrowing by the study file.
         inspection: What is known of dataset and machine.
+        streaming: Whether archives may be read from front to back, which is another way of sampling.
+        inexact_decoders: Whether decoders that change pixels may be tried.
 
     Raises:
         SpecError: Nothing is left.
     """
 
-    def __init__(self, spec: SpaceSpec, inspection: Inspection) -> None:
+    def __init__(
+        self, spec: SpaceSpec, inspection: Inspection, *, streaming: bool = False, inexact_decoders: bool = False
+    ) -> None:
         self.inspection = inspection
-        self.dimensions: Dimensions = dimensions(spec, inspection)
+        self.dimensions: Dimensions = dimensions(
+            spec, inspection, streaming=streaming, inexact_decoders=inexact_decoders
+        )
         if not self.points:
             broken = broken_rule(next(self._combinations()), inspection)
             reason = f"{broken.name}: {broken.reason}" if broken else "it is empty"
             raise SpecError(f"the space holds no possible configuration; {reason}")
+
+    @classmethod
+    def of_study(cls, spec: StudySpec, inspection: Inspection) -> Space:
+        """Give the space of a study.
+
+        Raises:
+            SpecError: Nothing is left.
+        """
+        return cls(
+            spec.space,
+            inspection,
+            streaming=spec.order == "streaming",
+            inexact_decoders=spec.inexact_decoders,
+        )
 
     def choose(self, choose: Choose) -> LoaderConfig:
         """Build one canonical configuration by asking for each dimension that matters.
@@ -42,14 +62,24 @@ class Space:
         """
         dims = self.dimensions
         config: dict[str, Any] = {"batch_size": choose("batch_size", dims.batch_size)}
-        config["archive"], config["stored"] = choose("archive", dims.archive).split("/")
-        config["cache"] = choose("cache", dims.cache)
+        config["archive"], config["stored"], *order = choose("archive", dims.archive).split("/")
+        config["order"] = order[0] if order else "map"
+        if config["stored"] == "encoded" and len(dims.decoder) > 1:
+            config["decoder"] = choose("decoder", dims.decoder)
+        elif config["stored"] == "encoded" and dims.decoder:
+            config["decoder"] = dims.decoder[0]
+        if self.inspection.decoders and config.get("decoder") == self.inspection.decoders[0]:
+            config["decoder"] = None  # the dataset's own has two names
+        # what streams keeps no samples, and what lies on the device has no workers
+        config["cache"] = "none" if order else choose("cache", dims.cache)
         if config["cache"] != "none":
             config["cache_fraction"] = choose("cache_fraction", dims.cache_fraction)
-        config["num_workers"] = choose("num_workers", dims.num_workers)
+        config["num_workers"] = 0 if config["cache"] == "device" else choose("num_workers", dims.num_workers)
         if config["num_workers"]:
             config["prefetch_factor"] = choose("prefetch_factor", dims.prefetch_factor)
-        if len(dims.pin_memory) > 1:
+        if config["cache"] == "device":
+            pass  # batches are there already
+        elif len(dims.pin_memory) > 1:
             config["pin_memory"] = choose("pin_memory", dims.pin_memory)
         elif dims.pin_memory[0]:
             config["pin_memory"] = True
@@ -57,7 +87,10 @@ class Space:
 
     def choices_of(self, config: LoaderConfig) -> dict[str, Any] | None:
         """Give the choices that lead to a configuration, or None where it lies outside the space."""
-        wanted: dict[str, Any] = {**config.model_dump(), "archive": f"{config.archive}/{config.stored}"}
+        stored = f"{config.archive}/{config.stored}"
+        streamed = f"{stored}/streaming" if config.order == "streaming" else stored
+        own = config.decoder or next(iter(self.dimensions.decoder), None)
+        wanted: dict[str, Any] = {**config.model_dump(), "archive": streamed, "decoder": own}
         taken: dict[str, Any] = {}
 
         def take(name: str, choices: Sequence[Any]) -> Any:
@@ -72,8 +105,9 @@ class Space:
         return frozenset(config for config in self._combinations() if not broken_rule(config, self.inspection))
 
     def _combinations(self) -> Iterator[LoaderConfig]:
-        names = list(type(self.dimensions).model_fields)
-        for values in product(*(getattr(self.dimensions, name) for name in names)):
+        choices = {name: values for name, values in self.dimensions.model_dump().items() if values}
+        names = list(choices)
+        for values in product(*choices.values()):
             picked = dict(zip(names, values, strict=True))
             yield self.choose(lambda name, _, picked=picked: picked[name])  # type: ignore[misc]
 
@@ -83,7 +117,7 @@ class Space:
         Fields that differ count one each; among equals, the nearest batch size and worker count win.
         """
         wanted = config.canonical(has_accelerator=self.inspection.machine.has_accelerator)
-        fields = ("archive", "stored", "cache", "cache_fraction", "prefetch_factor", "pin_memory")
+        fields = ("archive", "stored", "order", "decoder", "cache", "cache_fraction", "prefetch_factor", "pin_memory")
 
         def distance(point: LoaderConfig) -> tuple[float, float, float, str]:
             differing = sum(getattr(point, name) != getattr(wanted, name) for name in fields)

@@ -48,6 +48,26 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        name="package_missing",
+        reason="the format's package is not installed; install the extra of its name, or 'all'",
+        broken=lambda config, inspection: config.archive not in inspection.formats,
+    ),
+    Rule(
+        name="varying_samples_in_rows",
+        reason="memory-mapped arrays and a cache on the device need samples of one fixed shape; use another one",
+        broken=lambda config, inspection: inspection.varying and (config.archive == "npy" or config.cache == "device"),
+    ),
+    Rule(
+        name="augmented_on_device",
+        reason="augment works on samples in host memory, so it cannot follow a cache on the device; use 'memory'",
+        broken=lambda config, inspection: inspection.augmented and config.cache == "device",
+    ),
+    Rule(
+        name="disk_cache_without_fingerprint",
+        reason="a cache that survives needs a source that can be recognised; give source_paths() or fingerprint()",
+        broken=lambda config, inspection: config.cache == "disk" and inspection.fingerprint is None,
+    ),
+    Rule(
         name="iterable_stored",
         reason="an iterable dataset has no index, so it is neither archived nor cached; make it map-style",
         broken=lambda config, inspection: (

@@ -11,16 +11,33 @@ from autotune.spec.base import Value
 
 CacheName = Literal["none", "memory", "disk", "device"]
 StoredForm = Literal["encoded", "decoded"]
+Order = Literal["map", "streaming"]
 
 STORED_FORMS: Mapping[str, tuple[StoredForm, ...]] = {
     "files": ("encoded",),
     "tar": ("encoded", "decoded"),
+    "tar.gz": ("encoded", "decoded"),
+    "tar.xz": ("encoded", "decoded"),
+    "tar.zst": ("encoded", "decoded"),
+    "webdataset": ("encoded", "decoded"),
+    "hdf5": ("encoded", "decoded"),
+    "lmdb": ("encoded", "decoded"),
     "npy": ("decoded",),
 }
 """Archive formats and the forms in which each can store samples.
 
 `autotune.data.archives.FORMATS` has exactly these keys; a test compares the two.
 """
+
+FORMAT_PACKAGES: Mapping[str, str] = {
+    "tar.zst": "zstandard",
+    "hdf5": "h5py",
+    "lmdb": "lmdb",
+}
+"""Formats that need a package of an extra, by the name that it is imported under; the others need none."""
+
+STREAMING_FORMATS = ("tar", "tar.gz", "tar.xz", "tar.zst", "webdataset")
+"""Formats that can also be read from front to back."""
 
 DEFAULT_PREFETCH_FACTOR = 2
 """What `torch.utils.data.DataLoader` takes for `prefetch_factor=None` with workers."""
@@ -40,6 +57,8 @@ class LoaderConfig(Value):
         archive: Format that samples are read from; `files` is the plain dataset.
         stored: Original bytes (`encoded`) or arrays (`decoded`) inside the archive.
         decoder: Decoder, where the dataset offers a choice; None is its own.
+        order: `map` gives samples by index in the sampler's order; `streaming` reads an archive from front to
+            back through a shuffle buffer, which is another way of sampling.
     """
 
     batch_size: int = Field(default=32, ge=1)
@@ -52,6 +71,7 @@ class LoaderConfig(Value):
     archive: str = "files"
     stored: StoredForm | None = None
     decoder: str | None = None
+    order: Order = "map"
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -68,6 +88,12 @@ class LoaderConfig(Value):
         if self.stored is not None and self.stored not in STORED_FORMS[self.archive]:
             allowed = " or ".join(STORED_FORMS[self.archive])
             raise ValueError(f"archive {self.archive!r} stores samples {allowed}, got stored={self.stored!r}")
+        if self.order == "streaming" and self.archive not in STREAMING_FORMATS:
+            raise ValueError(
+                f"order 'streaming' needs one of the archives {', '.join(STREAMING_FORMATS)}, got {self.archive!r}"
+            )
+        if self.order == "streaming" and self.cache != "none":
+            raise ValueError(f"order 'streaming' keeps no samples, got cache={self.cache!r}; use cache 'none'")
         return self
 
     @classmethod
@@ -81,34 +107,39 @@ class LoaderConfig(Value):
         Args:
             has_accelerator: Whether the machine has a device apart from the CPU.
         """
-        cache = self.cache
-        workers = self.num_workers
-        if cache == "device" and not has_accelerator:
-            cache, workers = "memory", 0
+        workers = self._workers
+        cache = "memory" if self.cache == "device" and not has_accelerator else self.cache
         forms = STORED_FORMS[self.archive]
+        stored = self.stored if self.stored and len(forms) > 1 else forms[-1]
         return LoaderConfig(
             batch_size=self.batch_size,
             num_workers=workers,
             prefetch_factor=(self.prefetch_factor or DEFAULT_PREFETCH_FACTOR) if workers else None,
-            pin_memory=self.pin_memory and has_accelerator,
+            pin_memory=self.pin_memory and has_accelerator and cache != "device",
             persistent_workers=(True if self.persistent_workers is None else self.persistent_workers)
             if workers
             else None,
             cache=cache,
             cache_fraction=None if cache == "none" else (self.cache_fraction or 1.0),
             archive=self.archive,
-            stored=self.stored if self.stored and len(forms) > 1 else forms[-1],
-            decoder=self.decoder,
+            stored=stored,
+            decoder=self.decoder if stored == "encoded" else None,
+            order=self.order,
         )
+
+    @property
+    def _workers(self) -> int:
+        """Worker processes that can be: those on the accelerator's memory would be without it."""
+        return 0 if self.cache == "device" else self.num_workers
 
     def dataloader_arguments(self) -> dict[str, Any]:
         """Give the arguments that any `torch.utils.data.DataLoader` class takes from this configuration."""
         arguments: dict[str, Any] = {
             "batch_size": self.batch_size,
-            "num_workers": self.num_workers,
-            "pin_memory": self.pin_memory,
+            "num_workers": self._workers,
+            "pin_memory": self.pin_memory and self.cache != "device",  # what lies there cannot be pinned
         }
-        if self.num_workers:
+        if self._workers:
             arguments["prefetch_factor"] = self.prefetch_factor or DEFAULT_PREFETCH_FACTOR
             arguments["persistent_workers"] = self.persistent_workers is not False
         return arguments
@@ -123,6 +154,8 @@ class LoaderConfig(Value):
         parts.append(
             self.archive if len(STORED_FORMS[self.archive]) == 1 else f"{self.archive} {self.stored or ''}".strip()
         )
+        if self.order == "streaming":
+            parts.append("streaming")
         if self.cache != "none":
             share = f" {self.cache_fraction:.0%}" if self.cache_fraction else ""
             parts.append(f"{self.cache} cache{share}")

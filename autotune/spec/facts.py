@@ -86,7 +86,11 @@ class Inspection(Value):
         random: Whether reading one sample twice gave two results.
         fingerprint: Source fingerprint; None where none can be had, and then nothing is stored.
         shards_itself: Whether an iterable dataset divides itself over workers; None for a map.
-        decoders: Decoders that the dataset offers.
+        varying: Whether samples differ in structure, dtype or shape.
+        augmented: Whether samples go through an `augment` stage.
+        decoders: Decoders that the dataset offers, its own first.
+        exact_decoders: Those that gave the same samples as its own, bit for bit.
+        formats: Archive formats whose packages are installed.
     """
 
     dataset: DatasetFacts
@@ -98,4 +102,8 @@ class Inspection(Value):
     random: bool = False
     fingerprint: str | None = None
     shards_itself: bool | None = None
+    varying: bool = False
+    augmented: bool = False
     decoders: tuple[str, ...] = ()
+    exact_decoders: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ("files", "tar", "tar.gz", "tar.xz", "webdataset", "npy")

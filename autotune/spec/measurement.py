@@ -92,14 +92,16 @@ class CacheUse(Value):
     """What the cache did.
 
     Attributes:
-        fraction: Share of samples that is cached, after clamping to what fits.
+        fraction: Share of samples that has a place in the cache, after clamping to what fits.
         size_bytes: Bytes held.
+        filled: Samples held.
         hits: Reads answered by the cache while measuring.
         misses: Reads that went to the dataset.
     """
 
     fraction: float = Field(ge=0, le=1)
     size_bytes: int = Field(ge=0)
+    filled: int = Field(default=0, ge=0)
     hits: int = Field(default=0, ge=0)
     misses: int = Field(default=0, ge=0)
 

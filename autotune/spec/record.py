@@ -35,6 +35,9 @@ class TrialRequest(Value):
         payload_path: cloudpickle file with the objects that have no dotted path; None without.
         archive_root: Folder that archives are built in and opened from.
         cache_root: Folder of disk caches.
+        archive_limit_bytes: Most bytes of all archives together; None is no limit.
+        cache_limit_bytes: Most bytes of all disk caches together; None is no limit.
+        kept_archives: Archives that are never removed for room, as `<fingerprint>/<format>-<form>`.
         time_cap_s: Longest time spent in timed windows.
         timeout_s: Longest time of the whole process, archive build included.
         incumbent_samples_per_s: Best rate so far, for the futility rule; None turns it off.
@@ -50,6 +53,9 @@ class TrialRequest(Value):
     payload_path: str | None = None
     archive_root: str
     cache_root: str
+    archive_limit_bytes: int | None = None
+    cache_limit_bytes: int | None = None
+    kept_archives: tuple[str, ...] = ()
     time_cap_s: float = Field(default=2.0, gt=0)
     timeout_s: float = Field(default=300.0, gt=0)
     incumbent_samples_per_s: float | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from autotune.spec.base import Value
-from autotune.spec.config import STORED_FORMS, CacheName, StoredForm
+from autotune.spec.config import STORED_FORMS, CacheName, Order, StoredForm
 from autotune.spec.workload import DEVICE_PATTERN, Consumer, DatasetSource, MemoryLimit, Workload
 from autotune.units import parse_seconds
 
@@ -91,6 +91,7 @@ class SpaceSpec(Value):
     cache_fraction: tuple[Annotated[float, Field(gt=0, le=1, strict=True)], ...] | None = None
     archive: tuple[str, ...] | None = None
     stored: tuple[StoredForm, ...] | None = None
+    decoder: tuple[str, ...] | None = None
 
     @field_validator("*", mode="before")
     @classmethod
@@ -130,6 +131,7 @@ class StudySpec(Value):
         memory_limit: Device memory: share (`80%`) or size (`20GiB`).
         space: Narrowing of any dimension.
         order: `map`, or `streaming` to allow archives that are read in their own order.
+        inexact_decoders: Whether decoders that do not give the pixels of the dataset's own may be tried.
         page_cache: `warm` or `cold`.
         horizon_epochs: Epochs over which one-off costs are spread in the score; None reports them apart.
         subset: Measure on this many samples; None is all.
@@ -147,7 +149,8 @@ class StudySpec(Value):
     device: str = Field(default="auto", pattern=DEVICE_PATTERN)
     memory_limit: Annotated[MemoryLimit, BeforeValidator(_read_limit)] = MemoryLimit(share=0.8)
     space: SpaceSpec = SpaceSpec()
-    order: Literal["map", "streaming"] = "map"
+    order: Order = "map"
+    inexact_decoders: bool = Field(default=False, strict=True)
     page_cache: Literal["warm", "cold"] = "warm"
     horizon_epochs: int | None = Field(default=None, ge=1, strict=True)
     subset: int | None = Field(default=None, ge=1, strict=True)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from autotune.errors import SpecError, StudyFileError
+from autotune.spec.config import STORED_FORMS
 from autotune.spec.study import SpaceSpec, StudySpec
 from autotune.spec.study_document import Document, KeyPath, cut, key_text, load_document, shown, shown_key
 from autotune.spec.study_show import show_spec
@@ -63,8 +64,11 @@ _WAYS_OUT: Mapping[KeyPath, str] = {
     ("space", "pin_memory"): "write [false, true] or one of them",
     ("space", "cache"): "write some of [none, memory, disk, device]",
     ("space", "cache_fraction"): "write shares above 0 and at most 1, such as [0.5, 1.0]",
-    ("space", "archive"): "write some of [files, tar, npy]",
+    ("space", "archive"): f"write some of [{', '.join(STORED_FORMS)}]",
     ("space", "stored"): "write some of [encoded, decoded]",
+    ("space", "decoder"): "write names that the dataset offers, such as [pil, simplejpeg]",
+    ("order",): "write map or streaming",
+    ("inexact_decoders",): "write true or false",
     ("horizon_epochs",): "write a whole number such as 20, or null",
     ("subset",): "write a whole number of samples such as 500, or null",
     ("shuffle",): "write true or false",

@@ -56,6 +56,9 @@ class Setting:
         listeners: Are told.
         archive_root: Folder of archives.
         cache_root: Folder of disk caches.
+        archive_limit_bytes: Most bytes of all archives together; None is no limit.
+        cache_limit_bytes: Most bytes of all disk caches together; None is no limit.
+        kept_archives: Archives that are never removed for room, as `<fingerprint>/<format>-<form>`.
         payload_path: cloudpickle file of objects without a dotted path.
         clock: Monotonic seconds.
     """
@@ -68,6 +71,9 @@ class Setting:
     store: RecordStore
     archive_root: Path
     cache_root: Path
+    archive_limit_bytes: int | None = None
+    cache_limit_bytes: int | None = None
+    kept_archives: tuple[str, ...] = ()
     listeners: Sequence[StudyListener] = ()
     payload_path: Path | None = None
     clock: Callable[[], float] = field(default=time.monotonic)
@@ -96,6 +102,9 @@ class Setting:
             payload_path=str(self.payload_path) if self.payload_path else None,
             archive_root=str(self.archive_root),
             cache_root=str(self.cache_root),
+            archive_limit_bytes=self.archive_limit_bytes,
+            cache_limit_bytes=self.cache_limit_bytes,
+            kept_archives=self.kept_archives,
             time_cap_s=self.spec.time_cap_s if phase == "search" else self.spec.confirm_time_cap_s,
             timeout_s=self.spec.trial_timeout_s,
             incumbent_samples_per_s=measured.samples_per_s if measured else None,

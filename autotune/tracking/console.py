@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -24,11 +27,16 @@ class ConsoleListener:
     Args:
         console: Where to write; standard error in a command that prints its result.
         show_summary: Whether to end with the summary's table.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, console: Console, *, show_summary: bool = True) -> None:
+    def __init__(
+        self, console: Console, *, show_summary: bool = True, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._console = console
         self._show_summary = show_summary
+        self._clock = clock
+        self._preparing: tuple[str, float, int] | None = None
         self._live: Live | None = None
         self._last: TrialRecord | None = None
 
@@ -42,14 +50,30 @@ class ConsoleListener:
         self._start_display()
 
     def on_preparing(self, event: Preparing) -> None:
-        """Show how far a preparation is; where there is no terminal, only that it is done."""
-        text = Text(f"{_PREPARATIONS.get(event.phase, event.phase)}: {event.done:,} of {event.total:,} samples")
+        """Show how far a preparation is, its rate and the time left; without a terminal, only that it is done."""
+        name = _PREPARATIONS.get(event.phase, event.phase)
+        text = Text(f"{name}: {event.done:,} of {event.total:,} samples{self._pace(event)}")
         self._start_display()
         if self._live is not None:
             bar = ProgressBar(total=event.total, completed=event.done, width=_BAR_WIDTH)
             self._live.update(Group(bar, text), refresh=True)
         elif event.done == event.total:
             self._say(text)
+
+    def _pace(self, event: Preparing) -> str:
+        """Write the rate since the preparation began, and the time that is left at that rate."""
+        now_s = self._clock()
+        if self._preparing is None or self._preparing[0] != event.phase or event.done < self._preparing[2]:
+            self._preparing = (event.phase, now_s, event.done)
+        _, begun_s, first = self._preparing
+        if event.done == event.total:
+            self._preparing = None
+        elapsed_s, done = now_s - begun_s, event.done - first
+        if elapsed_s <= 0 or not done:
+            return ""
+        rate = done / elapsed_s
+        left = f", {format_seconds((event.total - event.done) / rate)} left" if event.done < event.total else ""
+        return f", {format_rate(rate)}{left}"
 
     def on_inspected(self, inspection: Inspection) -> None:
         """Say what is measured, and where."""

@@ -7,18 +7,20 @@ from typing import Any, Literal
 
 import numpy as np
 import psutil
+import torch
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset
 
 from autotune.cgroups import Cgroups
-from autotune.constants import HOST_HEADROOM_SHARE
-from autotune.data.build import Prepared
+from autotune.constants import DEVICE_HEADROOM_SHARE, HOST_HEADROOM_SHARE
+from autotune.data.apply import Prepared
 from autotune.data.facts import sample_nbytes
 from autotune.errors import SpecError
 from autotune.measure.batches import count_samples
 from autotune.measure.host import shared_memory_free, shared_memory_needed
 from autotune.measure.limits import check_shared_memory
+from autotune.measure.memory import limit_in_bytes
 from autotune.measure.pagecache import total_bytes
-from autotune.spec import LoaderConfig, MachineFacts
+from autotune.spec import LoaderConfig, MachineFacts, TrialRequest
 from autotune.spec.config import DEFAULT_PREFETCH_FACTOR
 from autotune.units import MIB
 
@@ -95,7 +97,19 @@ def predict_shared_memory(
     return needed, free
 
 
-def cache_limit_bytes(cgroups: Cgroups | None = None) -> int:
+def cache_limit_bytes(
+    request: TrialRequest, machine: MachineFacts, device: torch.device, cgroups: Cgroups | None = None
+) -> int | None:
+    """Give what the cache of a trial may take, by where it keeps samples; None is no limit."""
+    cache = request.config.cache
+    if cache == "device":
+        return int(limit_in_bytes(request.workload.memory_limit, machine, device) * DEVICE_HEADROOM_SHARE)
+    if cache == "disk":
+        return request.cache_limit_bytes
+    return host_cache_bytes(cgroups)
+
+
+def host_cache_bytes(cgroups: Cgroups | None = None) -> int:
     """Give what a memory cache may take: a share of free host memory, shared memory included, less a reserve."""
     free = psutil.virtual_memory().available
     grouped = (Cgroups() if cgroups is None else cgroups).memory_free()
@@ -104,10 +118,11 @@ def cache_limit_bytes(cgroups: Cgroups | None = None) -> int:
 
 
 def source_files(prepared: Prepared) -> list[str]:
-    """List the files that samples are read from: the archive's, else those that the dataset names."""
-    if prepared.archive is not None and prepared.archive.directory is not None:
-        return sorted(str(path) for path in prepared.archive.directory.rglob("*") if path.is_file())
-    return sorted(set(_named_files(prepared.dataset)))
+    """List the files that samples are read from: the archive's, else those that the dataset names; a cache's too."""
+    archive = prepared.archive.directory if prepared.archive is not None else None
+    folders = [archive, getattr(prepared.cache, "directory", None)]
+    stored = {str(path) for folder in folders if folder is not None for path in folder.rglob("*") if path.is_file()}
+    return sorted(stored if archive is not None else {*stored, *_named_files(prepared.dataset)})
 
 
 def wanted_page_cache(

@@ -19,6 +19,7 @@ from autotune.errors import (
     ArchiveError,
     CapacityError,
     DatasetError,
+    MissingExtraError,
     RandomSamplesError,
     SampleError,
     SpecError,
@@ -27,6 +28,7 @@ from autotune.measure.consumers import StepFailedError
 from autotune.measure.contention import process_tree
 from autotune.measure.limits import MeasurementStoppedError
 from autotune.spec import Failure, FailureKind
+from autotune.spec.config import CacheName
 from autotune.trial.deaths import LONGEST_MESSAGE, signal_name
 
 _DESCRIPTOR_MARGIN = 12
@@ -39,10 +41,19 @@ _BY_TYPE: tuple[tuple[type[BaseException], FailureKind], ...] = (
     (ArchiveDamagedError, "bad_data"),
     (DatasetError, "bad_data"),
     (ArchiveError, "invalid"),
+    (MissingExtraError, "invalid"),
     (SpecError, "invalid"),
     (StepFailedError, "invalid"),
 )
 """The first that fits; an exception that fits none was raised by the dataset's code."""
+
+_CACHE_LIMITS: dict[CacheName, FailureKind] = {
+    "none": "host_memory",
+    "memory": "host_memory",
+    "disk": "disk_space",
+    "device": "device_memory",
+}
+"""What has no room left where a cache does not fit."""
 
 _BY_ERRNO: dict[int, FailureKind] = {
     errno.EMFILE: "file_descriptors",
@@ -59,6 +70,7 @@ class Circumstances:
 
     Attributes:
         phase: The phase.
+        cache: Cache mode of the configuration.
         workers: Processes of the loader that are known.
         silent_s: Seconds since the last batch.
         stall_s: Seconds after which the loader gives up waiting; 0 if it never does.
@@ -66,6 +78,7 @@ class Circumstances:
     """
 
     phase: str
+    cache: CacheName = "none"
     workers: Sequence[BaseProcess] = ()
     silent_s: float = 0.0
     stall_s: float = 0.0
@@ -98,7 +111,7 @@ def _by_kernel(error: BaseException, at: Circumstances) -> Failure | None:
 def _by_type(error: BaseException, at: Circumstances) -> Failure:
     if isinstance(error, CapacityError):
         excess = max(error.needed_bytes / max(error.available_bytes, 1) - 1, 1e-6)
-        kind: FailureKind = "disk_space" if at.phase == "archive" else "host_memory"
+        kind: FailureKind = "disk_space" if at.phase == "archive" else _CACHE_LIMITS[at.cache]
         return Failure(kind=kind, phase=at.phase, message=str(error), excess=excess)
     for expected, kind in _BY_TYPE:
         if isinstance(error, expected):

@@ -18,7 +18,8 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from autotune.cgroups import count_oom_kills
-from autotune.data.build import Prepared, make_loader, prepare
+from autotune.data.apply import Prepared, prepare
+from autotune.data.build import make_loader
 from autotune.data.factory import build_dataset, load_object
 from autotune.data.facts import dataset_facts
 from autotune.data.inspect import inspect_dataset
@@ -103,6 +104,7 @@ class Trial:
         """Say what is going on, for the case that it fails."""
         return Circumstances(
             phase=self._phase,
+            cache=self._config.cache,
             workers=self._loader_workers,
             silent_s=self._around.silent_s() if self._around else 0.0,
             stall_s=self._stall_s,
@@ -133,7 +135,8 @@ class Trial:
             if epoch is not None and not source.facts.iterable:
                 check_delivered(epoch)
             predicted, free = predict_shared_memory(source.dataset, self._config, self._request.batch_bytes)
-        prepared = self._prepare(take_subset(source.dataset, self._workload.subset, seed=self._workload.seed))
+        subset = take_subset(source.dataset, self._workload.subset, seed=self._workload.seed)
+        prepared = self._prepare(subset, source)
         with self._in_phase("warm"):
             paths = source_files(prepared)
             wanted = wanted_page_cache(paths, self._workload.page_cache, source.machine)
@@ -181,14 +184,18 @@ class Trial:
         payload: dict[str, Any] = pickle.loads(Path(self._request.payload_path).read_bytes())  # noqa: S301 - our own
         return payload
 
-    def _prepare(self, dataset: Dataset[Any]) -> Prepared:
+    def _prepare(self, dataset: Dataset[Any], source: _Source) -> Prepared:
         """Apply the configuration: the archive first and by itself, then the cache around it."""
         apply = partial(
             prepare,
             dataset,
             archive_root=Path(self._request.archive_root),
             cache_root=Path(self._request.cache_root),
-            limit_bytes=cache_limit_bytes(),
+            limit_bytes=cache_limit_bytes(self._request, source.machine, source.device),
+            device=source.device,
+            build_workers=source.machine.cpu_count,
+            archive_limit_bytes=self._request.archive_limit_bytes,
+            kept_archives=self._request.kept_archives,
             progress=self._progress,
         )
         if self._config.archive != "files":
@@ -261,7 +268,7 @@ class Trial:
     def _check_sharding(self, dataset: Dataset[Any], facts: DatasetFacts, found: Throughput) -> None:
         """Look whether workers repeat samples, unless a whole epoch of known length shows that they do not."""
         workers = self._config.num_workers
-        if not isinstance(dataset, IterableDataset) or workers < 2:
+        if not isinstance(dataset, IterableDataset) or self._config.order == "streaming" or workers < 2:
             return
         if found.exhausted and facts.length is not None and found.delivered_samples <= facts.length:
             return
@@ -323,4 +330,10 @@ def _cache_use(prepared: Prepared) -> CacheUse | None:
     cache = prepared.cache
     if cache is None:
         return None
-    return CacheUse(fraction=cache.fraction, size_bytes=cache.size_bytes, hits=cache.hits, misses=cache.misses)
+    return CacheUse(
+        fraction=cache.fraction,
+        size_bytes=cache.size_bytes,
+        filled=cache.filled,
+        hits=cache.hits,
+        misses=cache.misses,
+    )

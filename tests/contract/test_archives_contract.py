@@ -23,9 +23,10 @@ from data_sets import (
 )
 from torch.utils.data import DataLoader, Subset
 
+from autotune.data.apply import prepare
 from autotune.data.archives import FORMATS
 from autotune.data.archives.store import open_or_build, verify
-from autotune.data.build import make_loader, prepare
+from autotune.data.build import make_loader
 from autotune.data.facts import samples_equal
 from autotune.errors import (
     ArchiveDamagedError,
@@ -147,9 +148,28 @@ def test_truncated_file_is_found_before_use(name, form, tmp_path):
         whole = path.read_bytes()
         path.write_bytes(whole[:-1])
         with pytest.raises(ArchiveDamagedError, match=path.name):
-            open_or_build(dataset_for(form), config_of(name, form), tmp_path)
+            open_or_build(dataset_for(form), config_of(name, form), tmp_path, build=False)
         path.write_bytes(whole)
-    open_or_build(dataset_for(form), config_of(name, form), tmp_path)
+    open_or_build(dataset_for(form), config_of(name, form), tmp_path, build=False)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("name", "form"), STORING)
+@pytest.mark.parametrize("damage", ["cut", "drop", "manifest"])
+def test_damaged_archive_is_built_anew_where_it_may_be(name, form, damage, tmp_path):
+    dataset = dataset_for(form)
+    opened = open_or_build(dataset, config_of(name, form), tmp_path)
+    path = max(data_files(opened.directory), key=lambda file: file.stat().st_size)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "drop":
+        path.unlink()
+    else:
+        (opened.directory / "manifest.json").write_text("{}")
+    rebuilt = open_or_build(dataset, config_of(name, form), tmp_path)
+    assert rebuilt.build_s > 0
+    assert verify(rebuilt.directory, full=True).files.keys() == opened.manifest.files.keys()
+    assert samples_equal([rebuilt.dataset[i] for i in range(len(dataset))], [dataset[i] for i in range(len(dataset))])
 
 
 @pytest.mark.fault
@@ -170,7 +190,7 @@ def test_flipped_byte_is_found(name, form, hidden, tmp_path):
             verify(opened.directory, full=True)
     else:
         with pytest.raises(ArchiveDamagedError, match="checksum"):
-            open_or_build(dataset_for(form), config_of(name, form), tmp_path)
+            open_or_build(dataset_for(form), config_of(name, form), tmp_path, build=False)
 
 
 @pytest.mark.fault
@@ -216,7 +236,10 @@ def test_source_that_differs_in_secret_is_noticed(name, form, tmp_path):
         path.write_bytes(b"other"[: times.st_size])
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     with pytest.raises(ArchiveStaleError, match="differs"):
-        open_or_build(FileDataset(paths), config, tmp_path / "archives")
+        open_or_build(FileDataset(paths), config, tmp_path / "archives", build=False)
+    rebuilt = open_or_build(FileDataset(paths), config, tmp_path / "archives")
+    assert rebuilt.build_s > 0
+    assert samples_equal(rebuilt.dataset[1], FileDataset(paths)[1])
 
 
 @pytest.mark.parametrize(("name", "form"), [pair for pair in STORING if pair[1] == "decoded"])

@@ -10,7 +10,7 @@ import torch
 from registry_values import START, Numbers, Stream, decision_here, record
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler
 
-from autotune.data.build import prepare
+from autotune.data.apply import prepare
 from autotune.data.facts import dataset_facts
 from autotune.errors import RegistryError, SpecError
 from autotune.machine import machine_facts
@@ -185,12 +185,12 @@ def test_archive_that_is_missing_falls_back_to_the_best_measured_without_it(serv
 def test_archive_that_is_missing_is_built_when_asked_for(served):
     dataset = Numbers()
     home = served(dataset, LoaderConfig(archive="npy"), build=False)
-    loader = best_loader(dataset, home=home, build_archive=True)
+    loader = best_loader(dataset, home=home, archive="build")
     assert loader.dataset is not dataset
     _same(loader, DataLoader(dataset, batch_size=32))
 
 
-@pytest.mark.parametrize("unknown", [{"cache": "disk"}, {"decoder": "fast"}])
+@pytest.mark.parametrize("unknown", [{"decoder": "fast"}])
 def test_training_goes_on_when_the_registry_names_what_is_not_offered_here(served, unknown):
     dataset = Numbers()
     home = served(dataset, LoaderConfig(num_workers=1, **unknown))

@@ -10,7 +10,7 @@ import torch
 import torch.distributed
 from registry_values import Numbers, Stream, decision_here
 
-from autotune.data.build import prepare
+from autotune.data.apply import prepare
 from autotune.errors import SpecError
 from autotune.registry import open_registry
 from autotune.resolve.best import best_loader

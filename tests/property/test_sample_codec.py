@@ -81,19 +81,21 @@ class Samples(Dataset):
         return self.samples[index]
 
 
-@given(st.lists(SAMPLES, min_size=1, max_size=3))
-def test_tar_gives_back_any_samples(tmp_path_factory, samples):
-    directory = tmp_path_factory.mktemp("tar")
-    FORMATS["tar"].build(Samples(samples), directory)
-    opened = FORMATS["tar"].open(directory)
+@pytest.mark.parametrize("name", ["tar", "tar.gz", "tar.xz", "tar.zst", "webdataset", "hdf5", "lmdb"])
+@given(samples=st.lists(SAMPLES, min_size=1, max_size=3))
+def test_format_gives_back_any_samples(name, tmp_path_factory, samples):
+    directory = tmp_path_factory.mktemp("archive")
+    FORMATS[name].build(Samples(samples), directory)
+    opened = FORMATS[name].open(directory)
     assert samples_equal([opened[index] for index in range(len(samples))], samples)
 
 
-@given(SAMPLES, st.integers(1, 3))
-def test_npy_gives_back_samples_of_one_layout(tmp_path_factory, sample, count):
-    directory = tmp_path_factory.mktemp("npy")
-    FORMATS["npy"].build(Samples([sample] * count), directory)
-    opened = FORMATS["npy"].open(directory)
+@pytest.mark.parametrize("name", ["npy", "hdf5", "lmdb"])
+@given(sample=SAMPLES, count=st.integers(1, 3))
+def test_format_gives_back_samples_of_one_layout(name, tmp_path_factory, sample, count):
+    directory = tmp_path_factory.mktemp("archive")
+    FORMATS[name].build(Samples([sample] * count), directory)
+    opened = FORMATS[name].open(directory)
     assert samples_equal([opened[index] for index in range(count)], [sample] * count)
     assert samples_equal(list(opened.__getitems__([count - 1, 0])), [sample, sample])
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from autotune.errors import SpecError
 from autotune.space import PRIORS, Space, broken_rule
-from autotune.spec import DatasetFacts, Inspection, LoaderConfig, MachineFacts, SpaceSpec
+from autotune.spec import STORED_FORMS, DatasetFacts, Inspection, LoaderConfig, MachineFacts, SpaceSpec
 from autotune.units import GIB
 
 machines = st.builds(
@@ -34,29 +34,35 @@ inspections = st.builds(
     random=st.booleans(),
     fingerprint=st.sampled_from([None, "abc"]),
     shards_itself=st.sampled_from([None, True, False]),
+    varying=st.booleans(),
+    augmented=st.booleans(),
+    decoders=st.sampled_from([(), ("own",), ("own", "same", "other")]),
+    exact_decoders=st.sampled_from([(), ("own", "same")]),
+    formats=st.sampled_from([("files", "tar", "npy"), tuple(STORED_FORMS)]),
 )
 narrowings = st.builds(
     SpaceSpec,
     batch_size=st.one_of(st.none(), st.lists(st.integers(1, 512), min_size=1, max_size=3, unique=True).map(tuple)),
     num_workers=st.one_of(st.none(), st.lists(st.integers(0, 16), min_size=1, max_size=3, unique=True).map(tuple)),
-    cache=st.sampled_from([None, ("none",), ("none", "memory"), ("memory",)]),
-    archive=st.sampled_from([None, ("files",), ("files", "tar"), ("npy",)]),
+    cache=st.sampled_from([None, ("none",), ("none", "memory"), ("memory",), ("none", "disk", "device")]),
+    archive=st.sampled_from([None, ("files",), ("files", "tar"), ("npy",), ("files", "lmdb", "tar.zst")]),
+    decoder=st.sampled_from([None, ("own",), ("same", "own")]),
 )
 
 
-def space_of(narrowing, inspection):
+def space_of(narrowing, inspection, **allowed):
     """Build a space, or None where the narrowing leaves nothing, which must be said."""
     try:
-        return Space(narrowing, inspection)
+        return Space(narrowing, inspection, **allowed)
     except SpecError as error:
         refusal = str(error)
     assert "space" in refusal
     return None
 
 
-@given(narrowings, inspections)
-def test_every_point_is_canonical_possible_and_reachable(narrowing, inspection):
-    space = space_of(narrowing, inspection)
+@given(narrowings, inspections, st.booleans(), st.booleans())
+def test_every_point_is_canonical_possible_and_reachable(narrowing, inspection, streaming, inexact):
+    space = space_of(narrowing, inspection, streaming=streaming, inexact_decoders=inexact)
     if space is None:
         return
     accelerated = inspection.machine.has_accelerator
@@ -66,6 +72,9 @@ def test_every_point_is_canonical_possible_and_reachable(narrowing, inspection):
         choices = space.choices_of(point)
         assert choices is not None
         assert space.choose(lambda name, _, choices=choices: choices[name]) == point
+        assert streaming or point.order == "map"
+        assert inexact or point.decoder in (None, *inspection.exact_decoders)
+        assert point.archive in inspection.formats
 
 
 @given(narrowings, inspections)

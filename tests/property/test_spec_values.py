@@ -310,7 +310,7 @@ def test_canonical_form_folds_what_cannot_matter_without_an_accelerator(config):
 @given(configs())
 def test_arguments_of_a_configuration_are_those_that_torch_takes_together(config):
     arguments = config.dataloader_arguments()
-    assert ("prefetch_factor" in arguments) == ("persistent_workers" in arguments) == (config.num_workers > 0)
+    assert ("prefetch_factor" in arguments) == ("persistent_workers" in arguments) == (arguments["num_workers"] > 0)
 
 
 @given(st.integers(max_value=0), st.integers(max_value=-1))

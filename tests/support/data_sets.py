@@ -36,6 +36,26 @@ class MixedDataset(Dataset):
         return {"image": image, "parts": (array, [index, index / 3]), "flag": index % 2 == 0}
 
 
+class VaryingDataset(MixedDataset):
+    """Plain, with shapes and structures that differ from sample to sample: empty, 0-d, half, text, None."""
+
+    def fingerprint(self):
+        return f"varying {self.count}"
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        parts = [
+            torch.arange(index, dtype=torch.float32).reshape(-1, 1) / 3,
+            np.arange(index % 4, dtype=np.uint16),
+            np.float16(index),
+            torch.tensor(index % 2 == 0),
+            {"text": "x" * (index % 3), "nothing": None, "names": np.array(["a", "bcd"])},
+            torch.zeros(0, index),
+        ]
+        return tuple(parts[: 1 + index % len(parts)])
+
+
 class SlowDataset(MixedDataset):
     """Takes its time, so that a builder can be killed in the middle."""
 

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from autotune.data.facts import dataset_facts
 from autotune.data.fingerprint import source_fingerprint
-from autotune.errors import ArchiveDamagedError, ArchiveError, SpecError
+from autotune.data.stages import is_staged
+from autotune.errors import ArchiveDamagedError, ArchiveError, ArchiveMissingError, SpecError
 from autotune.spec import STORED_FORMS
 from autotune.spec.base import Value
 from autotune.spec.config import StoredForm
@@ -65,16 +66,23 @@ class Manifest(Value):
 class ArchiveFormat(Protocol):
     """One way to store the samples of a map-style dataset in a folder.
 
-    `build` writes into an empty folder, sample by sample, so its memory is bounded by one sample; it
-    leaves a manifest as the last file. `open` gives a dataset with the same length and order: of the
-    samples themselves (`decoded`), or of what the dataset's `read` gave (`encoded`). What it gives is
-    fresh at each access; no file is held open across a fork; a pickled copy opens the folder again.
+    `build` writes into an empty folder with memory bounded by a few samples for each process; it leaves a
+    manifest as the last file, and the same bytes whatever the number of processes. `open` gives a dataset
+    with the same length and order: of the samples themselves (`decoded`), or of what the dataset's `read`
+    gave (`encoded`). What it gives is fresh at each access; no file is held open across a fork; a pickled
+    copy opens the folder again. A package that the format needs is imported inside, on first use.
     """
 
     def build(
-        self, source: Dataset[Any], directory: Path, *, stored: StoredForm = "decoded", progress: Progress | None = None
+        self,
+        source: Dataset[Any],
+        directory: Path,
+        *,
+        stored: StoredForm = "decoded",
+        progress: Progress | None = None,
+        workers: int = 0,
     ) -> Manifest:
-        """Store every sample of `source` in `directory`."""
+        """Store every sample of `source` in `directory`, read by so many processes (0: this one)."""
 
     def open(self, directory: Path) -> Dataset[Any]:
         """Open what `build` stored."""
@@ -120,6 +128,14 @@ def write_file(directory: Path, name: str, data: bytes) -> StoredFile:
     return file.entry
 
 
+def finished_file(path: Path) -> StoredFile:
+    """Make a file that a library wrote safe on disk, and give its entry for the manifest."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return StoredFile(size_bytes=file.tell(), sha256=digest)
+
+
 def finish_manifest(
     source: Dataset[Any], directory: Path, *, form: tuple[str, StoredForm], files: Mapping[str, StoredFile]
 ) -> Manifest:
@@ -141,13 +157,13 @@ def read_manifest(directory: Path) -> Manifest:
     """Read the manifest of an archive.
 
     Raises:
-        ArchiveError: There is none.
+        ArchiveMissingError: There is none.
         ArchiveDamagedError: It cannot be read.
     """
     try:
         return Manifest.from_json((directory / MANIFEST_NAME).read_bytes())
     except FileNotFoundError as error:
-        raise ArchiveError(f"{directory} holds no {MANIFEST_NAME}, so it is no archive") from error
+        raise ArchiveMissingError(f"{directory} holds no {MANIFEST_NAME}, so it is no archive") from error
     except (OSError, SpecError) as error:
         raise ArchiveDamagedError(f"the manifest of {directory} cannot be read: {error}") from error
 
@@ -178,3 +194,12 @@ def check_form(name: str, stored: str) -> None:
     """Refuse a stored form that the format does not have."""
     if stored not in STORED_FORMS[name]:
         raise SpecError(f"archive {name!r} stores samples {' or '.join(STORED_FORMS[name])}, got stored={stored!r}")
+
+
+def check_staged(source: Dataset[Any], stored: StoredForm) -> None:
+    """Refuse to store original bytes of a dataset that does not tell them apart."""
+    if stored == "encoded" and not is_staged(source):
+        raise ArchiveError(
+            f"stored='encoded' needs a dataset with read(index) and decode(raw), got {type(source).__qualname__}; "
+            "use stored='decoded'"
+        )

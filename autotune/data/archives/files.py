@@ -16,7 +16,13 @@ class FilesFormat:
     """The plain dataset. It stores nothing: its manifest lists no file, and there is nothing to open."""
 
     def build(
-        self, source: Dataset[Any], directory: Path, *, stored: StoredForm = "encoded", progress: Progress | None = None
+        self,
+        source: Dataset[Any],
+        directory: Path,
+        *,
+        stored: StoredForm = "encoded",
+        progress: Progress | None = None,
+        workers: int = 0,  # noqa: ARG002
     ) -> Manifest:
         """Write a manifest without files; no sample is read."""
         check_form("files", stored)

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from autotune.data.archives._base import (
     sized,
     write_file,
 )
+from autotune.data.archives.production import Produced, produce
 from autotune.data.fixed_layout import ByteBlock, FixedLayout, row_of
-from autotune.data.samples import Leaf, take_apart
-from autotune.data.stages import base_sample
+from autotune.data.samples import take_apart
+from autotune.data.stages import apart, base_sample
 from autotune.errors import ArchiveDamagedError, ArchiveError
 from autotune.spec.config import StoredForm
 
@@ -35,7 +37,13 @@ class NpyFormat:
     """Decoded samples of one fixed layout, read without decoding and in whole batches."""
 
     def build(
-        self, source: Dataset[Any], directory: Path, *, stored: StoredForm = "decoded", progress: Progress | None = None
+        self,
+        source: Dataset[Any],
+        directory: Path,
+        *,
+        stored: StoredForm = "decoded",
+        progress: Progress | None = None,
+        workers: int = 0,
     ) -> Manifest:
         """Store every sample of `source` as a row of each array.
 
@@ -44,20 +52,16 @@ class NpyFormat:
         """
         check_form("npy", stored)
         count = sized(source)
-        skeleton, leaves = take_apart(base_sample(source, 0))
-        layout = FixedLayout.of_parts(skeleton, leaves)
+        layout = FixedLayout.of(base_sample(apart(source), 0))
+        files = [HashedFile(directory / _leaf_name(place)) for place in range(len(layout.shapes))]
         with ExitStack() as stack:
-            files = [stack.enter_context(HashedFile(directory / _leaf_name(place))) for place in range(len(leaves))]
-            for file, leaf in zip(files, leaves, strict=True):
-                file.write(_header(leaf, count))
-            for index in range(count):
-                if index:
-                    skeleton, leaves = take_apart(base_sample(source, index))
-                check_layout(layout, FixedLayout.of_parts(skeleton, leaves), index)
-                for file, leaf in zip(files, leaves, strict=True):
-                    file.write(row_of(leaf).data)
-                if progress is not None:
-                    progress(index + 1, count)
+            for file, dtype, shape in zip(files, layout.dtypes, layout.shapes, strict=True):
+                stack.enter_context(file).write(_header(dtype, (count, *shape)))
+            for row in produce(source, partial(_row, layout), workers=workers, progress=progress):
+                start = 0
+                for file, size in zip(files, layout.row_bytes, strict=True):
+                    file.write(row.data[start : start + size])
+                    start += size
         entries = {_leaf_name(place): file.entry for place, file in enumerate(files)}
         described = {"skeleton": layout.skeleton, "dtypes": layout.dtypes, "shapes": layout.shapes}
         entries[_LAYOUT_NAME] = write_file(directory, _LAYOUT_NAME, json.dumps(described).encode())
@@ -126,7 +130,7 @@ def check_layout(expected: FixedLayout, found: FixedLayout, index: int) -> None:
     if found != expected:
         raise ArchiveError(
             f"samples of one fixed shape are needed, got ({expected}) for sample 0 and ({found}) for sample {index}; "
-            "crop or pad them in the dataset, or use archive 'tar'"
+            "crop or pad them in the dataset, or use archive 'tar' or 'lmdb'"
         )
 
 
@@ -134,10 +138,14 @@ def _leaf_name(place: int) -> str:
     return f"leaf_{place:02d}.npy"
 
 
-def _header(leaf: Leaf, count: int) -> bytes:
+def _row(layout: FixedLayout, source: Dataset[Any], index: int) -> Produced:
+    skeleton, leaves = take_apart(base_sample(source, index))
+    check_layout(layout, FixedLayout.of_parts(skeleton, leaves), index)
+    return Produced(None, b"".join(row_of(leaf).data for leaf in leaves))
+
+
+def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
     buffer = io.BytesIO()
-    description = np.lib.format.dtype_to_descr(leaf.dtype)
-    np.lib.format.write_array_header_1_0(
-        buffer, {"descr": description, "fortran_order": False, "shape": (count, *leaf.shape)}
-    )
+    description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(buffer, {"descr": description, "fortran_order": False, "shape": shape})
     return buffer.getvalue()

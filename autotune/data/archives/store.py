@@ -1,42 +1,40 @@
-"""The folder of archives: found, built, checked and published there."""
+"""The folder of archives: one is found there, built where it may be, checked and opened."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
 import logging
 import os
-import shutil
-import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from torch.utils.data import Dataset, IterableDataset
 
 from autotune.data.archives import FORMATS
 from autotune.data.archives._base import MANIFEST_NAME, Manifest, Progress, dataset_key, read_manifest, sized
-from autotune.data.facts import sample_nbytes, samples_equal
+from autotune.data.archives.checking import damaged, verify
+from autotune.data.archives.holding import Hold, touch_used
+from autotune.data.archives.listing import archive_name
+from autotune.data.archives.publishing import Job, build_once
+from autotune.data.decoders import with_own_decoder
+from autotune.data.facts import samples_equal
 from autotune.data.fingerprint import source_fingerprint
-from autotune.data.randomness import probe_places, refuse_random, refuse_unlike_stages
-from autotune.data.stages import base_sample, is_staged, read_stage
+from autotune.data.randomness import probe_places
+from autotune.data.stages import apart, base_sample
 from autotune.data.wrapped import ArchivedDataset
-from autotune.errors import ArchiveDamagedError, ArchiveError, ArchiveStaleError, CapacityError
+from autotune.errors import ArchiveDamagedError, ArchiveError, ArchiveMissingError, ArchiveStaleError
 from autotune.spec import STORED_FORMS, LoaderConfig
 from autotune.spec.config import StoredForm
-from autotune.units import format_bytes
+
+__all__ = ["OpenedArchive", "open_or_build", "stored_form", "verify"]
 
 _logger = logging.getLogger(__name__)
 
-_CHECKED_NAME = "checked.json"
-_BUILDING = ".building"
-_OVERHEAD_SHARE = 1.05
-"""Headers and indexes, on top of the samples, for the disk check."""
-_MEMBER_OVERHEAD_BYTES = 4096
-"""Headers and padding of the members of one sample in a tar, at most."""
+_UNUSABLE = (ArchiveMissingError, ArchiveStaleError, ArchiveDamagedError)
+_COMPARED = 3
+"""Samples that are read again from the source whenever an archive is opened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +43,8 @@ class OpenedArchive:
 
     Attributes:
         dataset: The dataset over the archive; the source itself for plain files.
+        reader: What the format opened, inside `dataset`; None for plain files.
+        hold: Keeps the archive from being removed while it lives; a dataset over `reader` has to have it.
         manifest: What the archive holds; None for plain files.
         build_s: Seconds that building took; 0 where the archive was there.
         size_bytes: Bytes on disk.
@@ -52,6 +52,8 @@ class OpenedArchive:
     """
 
     dataset: Dataset[Any]
+    reader: Dataset[Any] | None = None
+    hold: Hold | None = None
     manifest: Manifest | None = None
     build_s: float = 0.0
     size_bytes: int = 0
@@ -65,40 +67,49 @@ def open_or_build(
     *,
     build: bool = True,
     progress: Progress | None = None,
+    workers: int = 0,
+    limit_bytes: int | None = None,
+    keep: Collection[str] = (),
 ) -> OpenedArchive:
-    """Open the archive that a configuration names, built first where it is missing.
+    """Open the archive that a configuration names, built first where it is missing, stale or damaged.
+
+    It cannot be removed by other processes while the opened dataset lives.
 
     Args:
         dataset: The source.
         config: Names format and stored form.
         root: Folder of all archives; this one lies in `<fingerprint>/<format>-<stored>/`.
-        build: Whether a missing archive is built.
+        build: Whether it may be built.
         progress: Told how many samples are stored.
+        workers: Processes that read samples for a build; 0 is this one.
+        limit_bytes: Most bytes of all archives together; for a build, those used least recently are removed.
+        keep: Archives that are never removed, as `<fingerprint>/<format>-<form>`.
 
     Raises:
-        ArchiveError: The dataset cannot be archived, or the archive is missing and not to be built.
+        ArchiveError: The dataset cannot be archived.
+        ArchiveMissingError: It is missing and not to be built.
         ArchiveStaleError: The source changed since the archive was built, or while it was.
         ArchiveDamagedError: Stored bytes fail their check.
-        CapacityError: The disk has too little space.
+        CapacityError: The disk, or the limit, has too little room.
         RandomSamplesError: The dataset's samples are random.
     """
     if config.archive == "files":
         return OpenedArchive(dataset=dataset)
     form = stored_form(config)
-    fingerprint = _fingerprint(dataset)
-    directory = root / fingerprint / f"{config.archive}-{form}"
-    build_s = 0.0
-    if not (directory / MANIFEST_NAME).exists():
-        if not build:
-            raise _missing(dataset, directory)
-        build_s = _build_once(dataset, directory, (config.archive, form), progress)
-    manifest = verify(directory)
-    reader = FORMATS[config.archive].open(directory)
-    opened = ArchivedDataset(dataset, reader, encoded=form == "encoded")
-    _compare_some(dataset, opened, directory)
-    return OpenedArchive(
-        dataset=opened, manifest=manifest, build_s=build_s, size_bytes=manifest.size_bytes, directory=directory
-    )
+    # Original bytes are the same whatever decodes them, so all decoders share an archive.
+    stored = with_own_decoder(dataset) if form == "encoded" else dataset
+    directory = root / _fingerprint(stored) / f"{config.archive}-{form}"
+    # Samples are probed and stored from copies, so that the caller's dataset opens no file before its workers start.
+    source = apart(dataset)
+    found = _found(dataset, source, directory, may_build=build)
+    if found is not None:
+        return found
+    job = Job(
+        source=apart(stored), directory=directory, name=config.archive, stored=form, progress=progress, workers=workers,
+        limit_bytes=limit_bytes, keep=keep,
+    )  # fmt: skip
+    build_s = build_once(job, lambda: _is_usable(source, directory))
+    return _opened(dataset, source, directory, build_s=build_s)
 
 
 def stored_form(config: LoaderConfig) -> StoredForm:
@@ -106,32 +117,50 @@ def stored_form(config: LoaderConfig) -> StoredForm:
     return config.stored or STORED_FORMS[config.archive][-1]
 
 
-def verify(directory: Path, *, full: bool = False) -> Manifest:
-    """Check an archive against its manifest and give it.
+def _found(dataset: Dataset[Any], source: Dataset[Any], directory: Path, *, may_build: bool) -> OpenedArchive | None:
+    """Open an archive that is there and can be used; None where a new one is to be built."""
+    if not (directory / MANIFEST_NAME).exists():
+        if may_build:
+            return None
+        raise _missing(dataset, directory)
+    try:
+        return _opened(dataset, source, directory)
+    except _UNUSABLE as error:
+        if not may_build:
+            raise
+        _logger.warning("building an archive anew: %s", error)
+        return None
 
-    Sizes are checked always. Bytes are read and hashed with `full`, and whenever a file was touched
-    since they last were: so a change that the file system saw is found before the archive is used.
 
-    Raises:
-        ArchiveError: There is no archive.
-        ArchiveDamagedError: A file is missing or has other bytes than were stored.
-    """
-    manifest = read_manifest(directory)
-    stamps = {}
-    for name, entry in manifest.files.items():
-        try:
-            facts = (directory / name).stat()
-        except OSError as error:
-            raise _damaged(directory, f"{name} is missing: {error}") from error
-        if facts.st_size != entry.size_bytes:
-            raise _damaged(directory, f"{name} must have {entry.size_bytes} bytes, got {facts.st_size}")
-        stamps[name] = [facts.st_size, facts.st_mtime_ns, facts.st_ino]
-    if full or _read_stamps(directory) != stamps:
-        for name, entry in manifest.files.items():
-            if _sha256(directory / name) != entry.sha256:
-                raise _damaged(directory, f"the bytes of {name} do not match their checksum")
-        _write_stamps(directory, stamps)
-    return manifest
+def _is_usable(source: Dataset[Any], directory: Path) -> bool:
+    try:
+        _opened(source, source, directory)
+    except _UNUSABLE:
+        return False
+    return True
+
+
+def _opened(dataset: Dataset[Any], source: Dataset[Any], directory: Path, *, build_s: float = 0.0) -> OpenedArchive:
+    hold = Hold(directory)
+    manifest = verify(directory)
+    name = f"{manifest.fingerprint}/{manifest.format}-{manifest.stored}"
+    if name != archive_name(directory):
+        raise damaged(directory, f"its manifest is that of {name}")
+    reader = FORMATS[manifest.format].open(directory)
+    encoded = manifest.stored == "encoded"
+    _compare_some(source, ArchivedDataset(source, reader, encoded=encoded), directory)
+    if not hold.current:
+        raise ArchiveMissingError(f"the archive {directory} was removed while it was opened; open it again")
+    touch_used(directory)
+    return OpenedArchive(
+        dataset=ArchivedDataset(dataset, reader, encoded=encoded, hold=hold),
+        reader=reader,
+        hold=hold,
+        manifest=manifest,
+        build_s=build_s,
+        size_bytes=manifest.size_bytes,
+        directory=directory,
+    )
 
 
 def _fingerprint(dataset: Dataset[Any]) -> str:
@@ -148,87 +177,17 @@ def _fingerprint(dataset: Dataset[Any]) -> str:
     return fingerprint
 
 
-def _build_once(
-    dataset: Dataset[Any], directory: Path, form: tuple[str, StoredForm], progress: Progress | None
-) -> float:
-    """Build under a lock, so that a second builder waits and finds the archive; give the seconds it took."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{directory}.lock"):
-        if (directory / MANIFEST_NAME).exists():
-            return 0.0
-        _remove_leftovers(directory)
-        refuse_random(dataset, "archived")
-        refuse_unlike_stages(dataset)
-        _check_free_disk(dataset, directory.parent, form)
-        started = time.monotonic()
-        building = directory.with_name(f"{directory.name}{_BUILDING}-{os.getpid()}")
-        building.mkdir()
-        try:
-            _build_into(dataset, building, form, progress)
-            building.rename(directory)
-            _sync_folder(directory.parent)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
-        return time.monotonic() - started
-
-
-def _build_into(dataset: Dataset[Any], building: Path, form: tuple[str, StoredForm], progress: Progress | None) -> None:
-    before = building.parent.name
-    try:
-        manifest = FORMATS[form[0]].build(dataset, building, stored=form[1], progress=progress)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(building.parent).free
-            raise CapacityError(f"the disk of {building.parent} is full; free some space", free + 1, free) from error
-        raise
-    if manifest.fingerprint != before:
-        raise ArchiveStaleError("the source changed while its archive was built; build it again")
-    _write_stamps(building, {name: _stamp(building / name) for name in manifest.files})
-    _sync_folder(building)
-
-
-def _remove_leftovers(directory: Path) -> None:
-    """Remove what a killed builder left; the lock says that none is at work."""
-    for leftover in directory.parent.glob(f"{directory.name}{_BUILDING}-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    if directory.exists():
-        shutil.rmtree(directory)
-
-
-def _check_free_disk(dataset: Dataset[Any], folder: Path, form: tuple[str, StoredForm]) -> None:
-    count = sized(dataset)
-    places = probe_places(count, 8, seed=1)
-    sizes = [_stored_bytes(dataset, index, form) for index in places]
-    needed = int(sum(sizes) / len(sizes) * count * _OVERHEAD_SHARE)
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise CapacityError(
-            f"an archive {form[0]!r} ({form[1]}) of {count:,} samples needs about {format_bytes(needed)}, and "
-            f"{folder} has {format_bytes(free)} free; free some space or use archive 'files'",
-            needed,
-            free,
-        )
-
-
-def _stored_bytes(dataset: Dataset[Any], index: int, form: tuple[str, StoredForm]) -> int:
-    overhead = _MEMBER_OVERHEAD_BYTES if form[0] == "tar" else 0
-    if form[1] == "encoded" and is_staged(dataset):
-        return overhead + sum(len(part) for part in read_stage(dataset, index))
-    return overhead + sample_nbytes(base_sample(dataset, index))
-
-
-def _compare_some(dataset: Dataset[Any], opened: ArchivedDataset, directory: Path) -> None:
+def _compare_some(source: Dataset[Any], opened: ArchivedDataset, directory: Path) -> None:
     """Read a few samples again from the source and compare them bit for bit."""
-    count = sized(dataset)
+    count = sized(source)
     if len(opened._reader) != count:  # type: ignore[arg-type]  # noqa: SLF001  # readers are map-style
         raise ArchiveStaleError(f"{directory} does not hold the {count:,} samples of the source; build it again")
     seed = int.from_bytes(os.urandom(4), "little")
-    for index in probe_places(count, 3, seed=seed):
-        if not samples_equal(opened.base_sample(index), base_sample(dataset, index)):
+    for index in probe_places(count, _COMPARED, seed=seed):
+        if not samples_equal(opened.base_sample(index), base_sample(source, index)):
             raise ArchiveStaleError(
                 f"sample {index} of {directory} differs from its source, although files and settings look unchanged; "
-                "remove the archive and build it again"
+                "build it again"
             )
 
 
@@ -243,43 +202,6 @@ def _missing(dataset: Dataset[Any], directory: Path) -> ArchiveError:
                     f"the source has changed since its archive {directory.name} was built on "
                     f"{found.created_at:%Y-%m-%d %H:%M}; build it again"
                 )
-    return ArchiveError(f"there is no archive {directory}; build it first")
-
-
-def _damaged(directory: Path, what: str) -> ArchiveDamagedError:
-    return ArchiveDamagedError(f"the archive {directory} is damaged: {what}; remove it and build it again")
-
-
-def _stamp(path: Path) -> list[int]:
-    facts = path.stat()
-    return [facts.st_size, facts.st_mtime_ns, facts.st_ino]
-
-
-def _read_stamps(directory: Path) -> Any:
-    try:
-        return json.loads((directory / _CHECKED_NAME).read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def _write_stamps(directory: Path, stamps: dict[str, list[int]]) -> None:
-    """Note when files were checked; on a read-only disk they are checked each time instead."""
-    temporary = directory / f"{_CHECKED_NAME}.{os.getpid()}"
-    try:
-        temporary.write_text(json.dumps(stamps))
-        temporary.replace(directory / _CHECKED_NAME)
-    except OSError as error:
-        _logger.debug("cannot note the check of %s: %s", directory, error)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return ArchiveMissingError(
+        f"there is no archive {archive_name(directory)} in {directory.parent.parent}; build it first"
+    )

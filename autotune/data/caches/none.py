@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 
 
@@ -15,9 +16,10 @@ class NoCache:
         self,
         dataset: Dataset[Any],
         *,
-        fraction: float = 1.0,  # noqa: ARG002
+        fraction: float | None = 1.0,  # noqa: ARG002
         directory: Path | None = None,  # noqa: ARG002
         limit_bytes: int | None = None,  # noqa: ARG002
+        device: torch.device | None = None,  # noqa: ARG002
     ) -> Dataset[Any]:
         """Give the dataset itself."""
         return dataset

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from autotune.data.datasets.gaps import GapMaskDataset
+from autotune.data.datasets.images import ImageFilesDataset
 from autotune.data.datasets.raster import GeoTiffPairDataset
 from autotune.data.datasets.sample_tiles import forest_gap_tiles
+from autotune.data.datasets.windows import Size
 from autotune.home import home_folder
 
 
@@ -55,3 +57,15 @@ def forest_gaps_chm(folder: str, pattern: str | Sequence[str] = "**/*.tif", **se
         **settings: Further settings of `GapMaskDataset`.
     """
     return GapMaskDataset.from_folder(folder, pattern, **settings)
+
+
+def image_folder(folder: str, *, size: Size | None = None, **settings: Any) -> ImageFilesDataset:
+    """Give the images under a folder, labelled by the folders inside it.
+
+    Args:
+        folder: Folder that is searched; relative to the current one.
+        size: Height and width that every image is resized to, or one number for a square; None keeps each
+            image's own.
+        **settings: Further settings of `ImageFilesDataset`.
+    """
+    return ImageFilesDataset.from_folder(folder, size=size, **settings)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,9 @@ from autotune.data.datasets.raster_files import (
     read_bytes,
     read_path,
 )
+from autotune.data.datasets.tiff_pages import read_tiff
 from autotune.data.datasets.windows import Size, as_size, pad_to, path_array, path_at, window_origins
+from autotune.data.extras import is_installed
 from autotune.data.stages import Raw, StagedDataset
 from autotune.errors import DatasetError, SampleError, SpecError
 
@@ -55,9 +58,14 @@ class GeoTiffPairDataset(StagedDataset):
         mask_dtype: Type of the mask.
         metadata: Whether samples have a third part.
         seed: Seed of the augmentation of a subclass that has one.
+
+    Attributes:
+        decoder: What reads whole files: `rasterio_path` by their paths (from bytes where there are only these),
+            `rasterio_bytes` always from bytes, `tifffile` from bytes by the package of that name where it is
+            installed and coordinates are not asked for. All give the same bits. Windows are read by path.
     """
 
-    unfingerprinted = ("_open",)
+    unfingerprinted = ("_open", "decoder")
 
     def __init__(
         self,
@@ -101,8 +109,35 @@ class GeoTiffPairDataset(StagedDataset):
         self._sizes = self._find_sizes()
         self._windows = self._list_windows()
         self._open = OpenRasters(place=metadata)
+        self.decoder = "rasterio_path"
 
     part_names = ("image.tif", "mask.tif")
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """Names of the decoders that can be used here, the dataset's own first."""
+        if self.window is not None:
+            return ("rasterio_path",)
+        with_tifffile = not self.metadata and is_installed("tifffile") and is_installed("imagecodecs")
+        return ("rasterio_path", "rasterio_bytes", *(("tifffile",) if with_tifffile else ()))
+
+    @property
+    def exact_decoders(self) -> tuple[str, ...]:
+        """Names of those that give the same samples, bit for bit: all of them."""
+        return self.decoders
+
+    def with_decoder(self, name: str) -> Self:
+        """Give a copy that decodes otherwise.
+
+        Raises:
+            SpecError: The decoder is not offered.
+        """
+        if name not in self.decoders:
+            raise SpecError(f"decoder must be one of {', '.join(self.decoders)}, got {name!r}")
+        chosen = copy.copy(self)
+        chosen.decoder = name
+        chosen._open = OpenRasters(place=self.metadata)  # noqa: SLF001  # its own class
+        return chosen
 
     def __len__(self) -> int:
         return len(self._inputs) if self._windows is None else len(self._windows)
@@ -120,17 +155,30 @@ class GeoTiffPairDataset(StagedDataset):
 
     def decode(self, raw: Raw) -> Any:
         """Turn the bytes of image and mask into a sample."""
-        image = read_bytes(raw[0], bands=self.bands, place=self.metadata)
-        mask = read_bytes(raw[1], bands=(1,))
+        if self.decoder == "tifffile":
+            image, mask = read_tiff(raw[0], bands=self.bands), read_tiff(raw[1], bands=(1,))
+        else:
+            image = read_bytes(raw[0], bands=self.bands, place=self.metadata)
+            mask = read_bytes(raw[1], bands=(1,))
         return self._sample(image, mask, os.fsdecode(raw[2]) if self.metadata else None, None)
 
     def base_sample(self, index: int) -> Any:
-        """Read one sample by path; bit for bit what `decode(read(index))` gives."""
+        """Read one sample by path where that is the decoder; bit for bit what `decode(read(index))` gives."""
         if self._windows is not None:
             return self._read_window(index)
+        if self.decoder != "rasterio_path":
+            return self._read_whole(index)
         path, mask_path = path_at(self._inputs, index), path_at(self._masks, index)
         image = read_path(path, bands=self.bands, place=self.metadata)
         return self._sample(image, read_path(mask_path, bands=(1,)), path, None)
+
+    def _read_whole(self, index: int) -> Any:
+        try:
+            return self.decode(self.read(index))
+        except SampleError as error:
+            if error.path is not None:
+                raise
+            raise SampleError(error.message, self.path_of(index)) from error
 
     def path_of(self, index: int) -> str:
         """Give the path of the image behind a sample."""

@@ -5,7 +5,8 @@ import torch
 from data_sets import AugmentedDataset, MixedDataset, RepeatedNumbers, ShardedNumbers, keep_list
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, Subset, TensorDataset, default_collate
 
-from autotune.data.build import Applied, apply, make_loader, prepare
+from autotune.data.apply import Applied, apply, prepare
+from autotune.data.build import make_loader
 from autotune.data.facts import samples_equal
 from autotune.errors import ArchiveError, SpecError
 from autotune.spec import LoaderConfig

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from autotune.data.build import make_loader, prepare
+from autotune.data.apply import prepare
+from autotune.data.build import make_loader
 from autotune.spec import LoaderConfig
 
 

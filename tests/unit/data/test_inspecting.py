@@ -22,6 +22,7 @@ from data_sets import (
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
 from autotune.data.datasets.reference_step import small_unet_step
+from autotune.data.extras import installed_formats
 from autotune.data.factory import build_dataset, load_object
 from autotune.data.facts import dataset_facts
 from autotune.data.fingerprint import source_fingerprint
@@ -29,7 +30,7 @@ from autotune.data.inspect import inspect_dataset
 from autotune.data.sharding import shards_itself
 from autotune.errors import DatasetError, SampleError, SpecError
 from autotune.home import home_folder
-from autotune.spec import DatasetSource, MachineFacts
+from autotune.spec import STORED_FORMS, DatasetSource, MachineFacts
 
 MACHINE = MachineFacts(host="here", system="Linux x86_64", cpu_count=2, memory_bytes=2**34)
 
@@ -141,6 +142,28 @@ def test_inspection_tells_the_largest_and_the_encoded_bytes():
 def test_randomness_counts_where_it_would_be_stored():
     assert inspect_dataset(RandomDataset(), MACHINE).random
     assert not inspect_dataset(AugmentedDataset(), MACHINE).random
+
+
+def test_inspection_tells_what_formats_and_caches_ask():
+    fixed, varying, augmented = (inspect_dataset(d(), MACHINE) for d in (MixedDataset, BytesDataset, AugmentedDataset))
+    assert (fixed.varying, varying.varying, augmented.varying) == (False, True, False)
+    assert (fixed.augmented, varying.augmented, augmented.augmented) == (False, False, True)
+    assert inspect_dataset(Subset(AugmentedDataset(), [1, 2]), MACHINE).augmented
+    assert fixed.formats == inspect_dataset(ShardedNumbers(), MACHINE).formats == installed_formats()
+    assert {"files", "tar", "npy"} <= set(fixed.formats) <= set(STORED_FORMS)
+
+
+class CroppedDataset(AugmentedDataset):
+    """Its samples differ in shape only after augmentation."""
+
+    def augment(self, sample, generator):
+        return sample[: int(torch.randint(1, 9, (), generator=generator))]
+
+
+def test_shapes_vary_where_they_would_be_stored():
+    found = inspect_dataset(CroppedDataset(), MACHINE)
+    assert " | " in found.sample_structure
+    assert not found.varying
 
 
 def test_inspection_leaves_the_global_generators_alone():

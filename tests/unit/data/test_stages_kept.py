@@ -10,7 +10,7 @@ import rasterio
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from autotune.data.build import prepare
+from autotune.data.apply import prepare
 from autotune.data.datasets.raster import GeoTiffPairDataset
 from autotune.data.fixed_layout import WholeBatch
 from autotune.data.stages import StagedDataset

@@ -5,7 +5,7 @@ import pytest
 from autotune.errors import SpecError
 from autotune.space import PRIORS, Space
 from autotune.space.dimensions import worker_choices
-from autotune.spec import DatasetFacts, Inspection, MachineFacts, SpaceSpec
+from autotune.spec import STORED_FORMS, DatasetFacts, Inspection, MachineFacts, SpaceSpec
 from autotune.units import GIB
 
 BY_NAME = {prior.name: prior for prior in PRIORS}
@@ -81,9 +81,57 @@ def test_a_format_that_cannot_be_stored_is_refused_with_its_reason_when_it_is_al
         Space(SpaceSpec(archive=("npy",)), inspection(fingerprint=None))
 
 
-def test_a_cache_mode_that_does_not_exist_yet_is_refused():
-    with pytest.raises(SpecError, match=r"space\.cache offers none, memory, got disk"):
-        Space(SpaceSpec(cache=("none", "disk")), inspection())
+def test_formats_are_chosen_by_layout_unless_the_study_names_them():
+    every = {"formats": tuple(STORED_FORMS)}
+    assert {point.archive for point in Space(SpaceSpec(), inspection(**every)).points} == {"files", "tar", "npy"}
+    varying = inspection(**every, varying=True)
+    assert {point.archive for point in Space(SpaceSpec(), varying).points} == {"files", "tar", "lmdb"}
+    named = Space(SpaceSpec(archive=tuple(STORED_FORMS)), inspection(**every))
+    assert {point.archive for point in named.points} == set(STORED_FORMS)
+
+
+def test_a_format_whose_package_is_missing_is_not_proposed_and_refused_when_it_is_all_there_is():
+    assert {point.archive for point in Space(SpaceSpec(archive=("files", "lmdb")), inspection()).points} == {"files"}
+    with pytest.raises(SpecError, match="package_missing"):
+        Space(SpaceSpec(archive=("lmdb",)), inspection())
+
+
+def test_streaming_is_proposed_only_where_the_study_allows_it():
+    assert {point.order for point in Space(SpaceSpec(), inspection()).points} == {"map"}
+    points = Space(SpaceSpec(), inspection(), streaming=True).points
+    assert {(point.archive, point.cache) for point in points if point.order == "streaming"} == {("tar", "none")}
+
+
+def test_a_cache_on_the_device_is_proposed_with_an_accelerator_and_fixed_samples_alone():
+    with_gpu = inspection(machine=machine(gpus=1))
+    cached = [point for point in Space(SpaceSpec(), with_gpu).points if point.cache == "device"]
+    assert {point.num_workers for point in cached} == {0}
+    for other in (inspection(), with_gpu.replace(varying=True), with_gpu.replace(augmented=True)):
+        assert "device" not in {point.cache for point in Space(SpaceSpec(), other).points}
+    folded = Space(SpaceSpec(cache=("none", "device")), inspection()).points
+    assert {point.cache for point in folded} == {"none", "memory"}
+    with pytest.raises(SpecError, match="varying_samples_in_rows"):
+        Space(SpaceSpec(cache=("device",), archive=("files",)), with_gpu.replace(varying=True))
+
+
+def test_a_disk_cache_needs_a_recognisable_source():
+    assert "disk" in {point.cache for point in Space(SpaceSpec(cache=("none", "disk")), inspection()).points}
+    with pytest.raises(SpecError, match="disk_cache_without_fingerprint"):
+        Space(SpaceSpec(cache=("disk",), archive=("files",)), inspection(fingerprint=None))
+
+
+def test_decoders_are_tried_where_samples_are_decoded_and_only_exact_ones_unless_allowed():
+    offering = inspection(decoders=("pil", "pil_draft", "cv2"), exact_decoders=("pil", "cv2"))
+    points = Space(SpaceSpec(), offering).points
+    assert {point.decoder for point in points if point.archive == "files"} == {None, "cv2"}
+    assert {point.decoder for point in points if point.stored == "decoded"} == {None}
+    loose = Space(SpaceSpec(), offering, inexact_decoders=True).points
+    assert {point.decoder for point in loose} == {None, "cv2", "pil_draft"}
+    with pytest.raises(SpecError, match="inexact_decoders: true"):
+        Space(SpaceSpec(decoder=("pil_draft",)), offering)
+    with pytest.raises(SpecError, match="offers"):
+        Space(SpaceSpec(decoder=("turbo",)), offering)
+    assert {point.decoder for point in Space(SpaceSpec(decoder=("cv2",)), offering).points} == {None, "cv2"}
 
 
 def test_original_bytes_are_offered_only_by_staged_datasets():

@@ -114,7 +114,7 @@ def test_unknown_key_is_refused_with_the_nearest_known_one(line, key, suggestion
         ("trial_timeout_s: 5m", "must be a number, got '5m'; write seconds such as 300"),
         ("space: {batch_size: [8, 8]}", "must stand once, got 8 twice"),
         ("space: {stored: []}", "needs at least one value"),
-        ("space: {archive: zip}", "archive must be one of files, tar, npy, got 'zip'"),
+        ("space: {archive: zip}", "webdataset, hdf5, lmdb, npy, got 'zip'"),
         ("consumer: step", "the consumer step needs a factory"),
         ("consumer: {step: {arguments: {}}}", "step is a dotted path or"),
         ("consumer: {loader: {}}", "plain text such as loader"),

@@ -65,7 +65,7 @@ def make_bench(tmp_path):
             dataset=DATASET, machine=MACHINE, sample_structure="x", sample_bytes=sample_bytes,
             largest_sample_bytes=sample_bytes, fingerprint="f" * 16,
         )  # fmt: skip
-        space = Space(spec.space, inspection)
+        space = Space.of_study(spec, inspection)
         answers = {config: rates(config) for config in space.points}
         landscape = make_landscape(answers, machine=MACHINE, dataset=DATASET)
         runner = runner_class(landscape, seed=draws, noise=noise)

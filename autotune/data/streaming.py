@@ -1,0 +1,213 @@
+"""Archives read from front to back: each worker of each rank its own range, through a shuffle buffer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from autotune.data.shared_memory import SharedNumbers
+from autotune.data.stages import Augmentation, decode_stage, has_augment
+from autotune.errors import SampleError, SpecError
+from autotune.units import MIB
+
+DEFAULT_BUFFER = 1024
+_BUFFER_BYTES_MAX = 64 * MIB
+"""Most bytes that the buffer of one worker holds; large samples mean fewer of them."""
+_RUN_BYTES = 4 * MIB
+"""Samples that are read in one go; shuffling takes such runs in random order before the buffer mixes them."""
+_WORKERS_MAX = 1024
+_SET_BY_CALLER, _EPOCH, _RANK, _WORLD_SIZE, _SLOTS = range(5)
+
+
+class StreamingReader(Protocol):
+    """What an archive's format opens, where it can be read from front to back."""
+
+    def __len__(self) -> int:
+        """Give the number of samples."""
+
+    def stream(self, first: int, stop: int) -> Iterator[Any]:
+        """Give the samples of a range in order, each with memory of its own."""
+
+    def range_bytes(self, first: int, stop: int) -> int:
+        """Tell how many bytes a range of samples has, roughly."""
+
+
+class StreamedArchive(IterableDataset[Any]):
+    """The samples of an archive in streaming order.
+
+    Every epoch gives each sample exactly once over all ranks and workers; no two ranges differ by more
+    than one sample. Shuffled, the order depends on seed, epoch, number of workers and world size alone:
+    it is not that of a shuffled map-style loader.
+
+    Args:
+        source: The dataset that the archive was built from; it decodes and augments.
+        reader: What the archive's format opened.
+        encoded: Whether the archive holds original bytes, which the source decodes.
+        buffer: Samples in the shuffle buffer of each worker.
+        rank: Rank of this process; None asks `torch.distributed`, and is 0 without a process group.
+        world_size: Number of ranks; given with `rank`.
+        hold: Keeps the archive from being removed for as long as it is referred to.
+    """
+
+    def __init__(
+        self,
+        source: Dataset[Any],
+        reader: Any,
+        *,
+        encoded: bool,
+        buffer: int = DEFAULT_BUFFER,
+        rank: int | None = None,
+        world_size: int | None = None,
+        hold: object | None = None,
+    ) -> None:
+        if (rank is None) != (world_size is None):
+            raise SpecError(f"rank and world_size are given together, got rank={rank} and world_size={world_size}")
+        if rank is not None and world_size is not None and not 0 <= rank < world_size:
+            raise SpecError(f"rank must be under world_size, got rank={rank} and world_size={world_size}")
+        if buffer < 1:
+            raise SpecError(f"buffer must be at least 1 sample, got {buffer}")
+        self.source = source
+        self._hold = hold
+        self.buffer = buffer
+        self.augments_samples = has_augment(source)
+        self._reader: StreamingReader = reader
+        self._encoded = encoded
+        self._given_rank = None if rank is None or world_size is None else (rank, world_size)
+        self._augmentation = Augmentation()
+        # Shared with running workers: whether the caller sets epochs, the epoch, the rank as it was in the
+        # main process, and the epochs that each worker has begun.
+        self._shared = SharedNumbers(_SLOTS + _WORKERS_MAX)
+        self._seed = 0
+        self._shuffle = False
+        self._whole_batches = 1
+        self._find_rank()
+
+    def order_by(self, seed: int | None, shuffle: bool, *, batch_size: int | None = None) -> None:
+        """Set the order of the coming epochs.
+
+        Args:
+            seed: Seed of the shuffling; None draws one from torch's generator.
+            shuffle: Whether to shuffle at all.
+            batch_size: Gives every worker but a rank's last one a multiple of so many samples, so that a loader
+                gives as many batches as its length says; None keeps the ranges equal.
+        """
+        self._seed = int(torch.empty((), dtype=torch.int64).random_().item()) if seed is None else seed
+        self._shuffle = shuffle
+        self._whole_batches = batch_size or 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that order and augmentation are seeded with, in running workers too."""
+        self._shared.values[_SET_BY_CALLER] = 1
+        self._shared.values[_EPOCH] = epoch
+        self._augmentation.set_epoch(self.source, epoch)
+
+    def __len__(self) -> int:
+        """Give the number of samples of this rank."""
+        first, stop = part_of(len(self._reader), *self._find_rank())
+        return stop - first
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch = self._begin_epoch()
+        augmentation = self._augmentation_of(epoch)
+        for index, stored in self._ordered(epoch):
+            sample = self._decoded(stored, index)
+            yield augmentation.apply(self.source, sample, index) if self.augments_samples else sample
+
+    def worker_range(self, worker: int, workers: int) -> tuple[int, int]:
+        """Give the first sample of a worker of this rank, and the one after its last."""
+        first, stop = part_of(len(self._reader), *self._find_rank())
+        if self._whole_batches == 1:
+            start, end = part_of(stop - first, worker, workers)
+            return first + start, first + end
+        step = self._whole_batches
+        start, end = part_of(-(-(stop - first) // step), worker, workers)
+        return min(stop, first + start * step), min(stop, first + end * step)
+
+    def _begin_epoch(self) -> int:
+        info = get_worker_info()
+        slot = _SLOTS + (0 if info is None else info.id % _WORKERS_MAX)
+        epoch = int(self._shared.values[_EPOCH if self._shared.values[_SET_BY_CALLER] else slot])
+        # In shared memory, so that workers that are started anew for an epoch go on counting.
+        self._shared.values[slot] += 1
+        return epoch
+
+    def _augmentation_of(self, epoch: int) -> Augmentation:
+        if self._shared.values[_SET_BY_CALLER]:
+            return self._augmentation
+        own = Augmentation()
+        own.set_epoch(None, epoch)
+        return own
+
+    def _ordered(self, epoch: int) -> Iterator[tuple[int, Any]]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        first, stop = self.worker_range(worker, workers)
+        if not self._shuffle:
+            yield from zip(range(first, stop), self._reader.stream(first, stop), strict=True)
+            return
+        rank, world_size = self._find_rank()
+        # A text, as hash() of a tuple of numbers is no promise over versions of Python.
+        generator = random.Random(f"{self._seed} {epoch} {rank} {world_size} {worker} {workers}")  # noqa: S311
+        yield from self._shuffled(first, stop, generator)
+
+    def _shuffled(self, first: int, stop: int, generator: random.Random) -> Iterator[tuple[int, Any]]:
+        sample_bytes = self._reader.range_bytes(first, stop) // max(1, stop - first)
+        capacity = max(1, min(self.buffer, _BUFFER_BYTES_MAX // max(1, sample_bytes)))
+        step = max(1, min(capacity, _RUN_BYTES // max(1, sample_bytes)))
+        runs = [(start, min(stop, start + step)) for start in range(first, stop, step)]
+        generator.shuffle(runs)
+        waiting: list[tuple[int, Any]] = []
+        for start, end in runs:
+            for item in zip(range(start, end), self._reader.stream(start, end), strict=True):
+                if len(waiting) < capacity:
+                    waiting.append(item)
+                    continue
+                place = generator.randrange(capacity)
+                chosen, waiting[place] = waiting[place], item
+                yield chosen
+        generator.shuffle(waiting)
+        while waiting:
+            yield waiting.pop()
+
+    def _decoded(self, stored: Any, index: int) -> Any:
+        if not self._encoded:
+            return stored
+        try:
+            return decode_stage(self.source, index, stored)
+        except SampleError as error:
+            if error.path is not None:
+                raise
+            raise SampleError(f"sample {index} of the archive: {error.message}") from error
+
+    def _find_rank(self) -> tuple[int, int]:
+        """Give rank and world size; a worker that was started anew has no process group and is told."""
+        if self._given_rank is not None:
+            return self._given_rank
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self._shared.values[_RANK] = torch.distributed.get_rank()
+            self._shared.values[_WORLD_SIZE] = torch.distributed.get_world_size()
+        return int(self._shared.values[_RANK]), max(1, int(self._shared.values[_WORLD_SIZE]))
+
+    def __getattr__(self, name: str) -> Any:
+        source = self.__dict__.get("source")
+        if source is None or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(f"{type(self).__qualname__} has no attribute {name!r}")
+        return getattr(source, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._find_rank()
+        return self.__dict__
+
+
+def part_of(count: int, part: int, parts: int) -> tuple[int, int]:
+    """Divide a range into contiguous parts that differ by at most one, and give one of them.
+
+    The parts are disjoint and complete; the first ones are the larger.
+    """
+    share, larger = divmod(count, parts)
+    first = part * share + min(part, larger)
+    return first, first + share + (part < larger)

@@ -1,0 +1,194 @@
+"""Builders that are killed, and disks that run full: an archive is there whole, or not at all."""
+
+import json
+import logging
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from data_sets import SlowDataset, support_environment
+
+from autotune.data.archives.checking import verify
+from autotune.data.archives.listing import list_archives
+from autotune.data.archives.store import open_or_build
+from autotune.data.facts import samples_equal
+from autotune.spec import STORED_FORMS, LoaderConfig
+
+pytestmark = pytest.mark.fault
+
+LOG = logging.getLogger(__name__)
+
+DECODED = [name for name, forms in STORED_FORMS.items() if "decoded" in forms]
+KILLS = 20
+COUNT = 400
+
+BUILDER = """
+import sys, time
+from pathlib import Path
+from data_sets import SlowDataset
+from autotune.data.archives.store import open_or_build
+from autotune.spec import LoaderConfig
+config = LoaderConfig(archive=sys.argv[1], stored="decoded")
+print("ready", flush=True)
+open_or_build(SlowDataset(int(sys.argv[4])), config, Path(sys.argv[2]), workers=int(sys.argv[3]))
+print("done", flush=True)
+time.sleep(60)
+"""
+
+
+class Builder:
+    """A builder in a process of its own; its workers end with it."""
+
+    def __init__(self, name, root, workers):
+        command = [sys.executable, "-c", BUILDER, name, str(root), str(workers), str(COUNT)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env=support_environment(), text=True)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def wait_s(self):
+        started = time.monotonic()
+        assert self.process.stdout.readline() == "done\n"
+        return time.monotonic() - started
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def left_by(root):
+    """Tell what a killed builder left: nothing, a folder out of sight, or an archive, which is then whole."""
+    for entry in list_archives(root):
+        verify(root / entry.name, full=True)
+        return "whole"
+    return "half, out of sight" if list(root.rglob("*.building-*")) else "nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("name", "workers"), [("npy", 0), ("tar", 2), ("hdf5", 0), ("lmdb", 2)])
+def test_a_builder_killed_at_random_points_leaves_an_archive_that_is_absent_or_whole(
+    name, workers, tmp_path, record_property
+):
+    builder = Builder(name, tmp_path / "measured", workers)
+    whole_s = builder.wait_s()
+    builder.kill()
+    draw = random.Random(f"{name} {workers}")
+    points = sorted(draw.uniform(0, 1.15 * whole_s) for _ in range(KILLS))
+    tally = {"nothing": 0, "half, out of sight": 0, "whole": 0}
+    for place, after_s in enumerate(points):
+        root = tmp_path / str(place)
+        builder = Builder(name, root, workers)
+        time.sleep(after_s)
+        builder.kill()
+        tally[left_by(root)] += 1
+    record_property("kill_tally", f"{name}, {workers} workers: {tally}")
+    LOG.info("%s, %d workers, %d kills within %.2f s: %s", name, workers, KILLS, 1.15 * whole_s, tally)
+    assert sum(tally.values()) == KILLS
+    assert tally["half, out of sight"], "the kills must reach into the build, or this test shows nothing"
+    # the next builder takes over from whatever was left, in one folder where a builder dies again and again
+    root = tmp_path / "again"
+    for after_s in points[:: KILLS // 5]:
+        builder = Builder(name, root, workers)
+        time.sleep(after_s)
+        builder.kill()
+    dataset = SlowDataset(COUNT)
+    opened = open_or_build(dataset, LoaderConfig(archive=name, stored="decoded"), root)
+    assert samples_equal([opened.dataset[index] for index in range(COUNT)], [dataset[index] for index in range(COUNT)])
+    assert not list(root.rglob("*.building-*"))
+    assert not list(root.rglob("*.removing-*"))
+
+
+# A disk that is full: a file system of a few MiB in memory, in a mount namespace of our own
+
+IN_NAMESPACE = """
+import json, os, sys
+from pathlib import Path
+import numpy as np, torch
+from torch.utils.data import Dataset
+from autotune.data.archives.listing import list_archives
+from autotune.data.archives.store import open_or_build
+from autotune.errors import CapacityError
+from autotune.spec import LoaderConfig
+
+class Blocks(Dataset):
+    '''Samples of 100 KiB that do not compress; with `deceiving` those that are probed are tiny.'''
+    def __init__(self, count, deceiving=False):
+        self.count, self.deceiving = count, deceiving
+    def __len__(self):
+        return self.count
+    def fingerprint(self):
+        return f"{self.count} {self.deceiving}"
+    def __getitem__(self, index):
+        from autotune.data.randomness import probe_places
+        small = self.deceiving and index in probe_places(self.count, 8, seed=1)
+        rng = np.random.default_rng(index)
+        return torch.from_numpy(rng.integers(0, 255, 100 if small else 100_000, dtype=np.uint8))
+
+root, name, kind, workers = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+config = LoaderConfig(archive=name, stored="decoded")
+if kind == "twice":
+    open_or_build(Blocks(10), config, root)
+before = sorted(str(path) for path in root.rglob("*"))
+seen = []
+def progress(done, total):
+    seen.append(done)
+found = {}
+try:
+    open_or_build(Blocks(200, deceiving=kind != "honest"), config, root, workers=workers, progress=progress)
+except CapacityError as error:
+    found = {"message": str(error), "needed": error.needed_bytes, "available": error.available_bytes}
+left = [str(path) for path in root.rglob("*") if str(path) not in before and path.suffix != ".lock"]
+facts = os.statvfs(root)
+print(json.dumps({
+    **found, "stored": len(seen), "archives": [entry.state for entry in list_archives(root)],
+    "left": [path for path in left if not Path(path).is_dir()], "free": facts.f_bavail * facts.f_frsize,
+    "visible": [path for path in left if Path(path, "manifest.json").exists()],
+}))
+"""
+SMALL_DISK = 'mount -t tmpfs -o size=8m tmpfs "$1" && shift && exec "$@"'
+
+
+def on_a_small_disk(folder, *words):
+    """Run the script with a file system of 8 MiB at `folder`; skip where the kernel has no such namespaces."""
+    folder.mkdir()
+    inside = [sys.executable, "-c", IN_NAMESPACE, str(folder), *map(str, words)]
+    command = ["unshare", "-rm", "sh", "-c", SMALL_DISK, "sh", str(folder), *inside]
+    try:
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=False, env=support_environment()
+        )
+    except FileNotFoundError:
+        pytest.skip("there is no unshare(1), so no small disk can be mounted without being root")
+    if run.returncode and ("unshare:" in run.stderr or "mount:" in run.stderr):
+        pytest.skip(f"the kernel forbids a mount namespace of our own: {run.stderr.strip()}")
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert not list(folder.iterdir()), "the file system must not be seen outside its namespace"
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("name", DECODED)
+def test_an_archive_that_the_disk_cannot_hold_is_refused_before_anything_is_written(name, tmp_path):
+    found = on_a_small_disk(tmp_path / "disk", name, "honest", 0)
+    assert "needs about" in found["message"]
+    assert found["needed"] > found["available"] > 0
+    assert (found["stored"], found["archives"], found["left"]) == (0, [], [])
+
+
+@pytest.mark.parametrize("name", [name for name in DECODED if name != "npy"])
+def test_a_disk_that_runs_full_while_building_is_said_and_nothing_is_left_of_it(name, tmp_path):
+    found = on_a_small_disk(tmp_path / "disk", name, "deceiving", 0)
+    assert "ran full" in found["message"]
+    assert "what was written is removed" in found["message"]
+    assert (found["archives"], found["visible"], found["left"]) == ([], [], [])
+    assert found["free"] > 7.5 * 2**20
+
+
+def test_a_disk_that_runs_full_under_a_parallel_build_leaves_other_archives_whole(tmp_path):
+    found = on_a_small_disk(tmp_path / "disk", "tar", "twice", 2)
+    assert "ran full" in found["message"]
+    assert found["stored"] > 0
+    assert (found["archives"], found["left"]) == (["ok"], [])
+    assert found["free"] > 6 * 2**20
