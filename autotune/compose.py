@@ -295,7 +295,10 @@ def _build_whole_archive(setting: Setting, config: LoaderConfig) -> None:
     record = setting.runner.run(request.replace(workload=request.workload.replace(subset=None)))
     setting.store.save_record(record)
     if record.failure is not None:
-        _LOG.warning("the archive of the whole dataset could not be built: %s", record.failure.message)
+        _LOG.warning(
+            "the archive of the whole dataset was not built: %s; `autotune archive build` builds it without a time-out",
+            record.failure.message,
+        )
 
 
 def inspect_dataset(

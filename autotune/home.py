@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from autotune.errors import SpecError
@@ -73,5 +74,7 @@ def _limit_bytes(variable: str, home: Path, environ: Mapping[str, str]) -> int:
             return parse_bytes(text)
         except SpecError as error:
             raise SpecError(f"{variable}: {error}") from error
-    there = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
-    return int(shutil.disk_usage(there).total * DEFAULT_LIMIT_SHARE)
+    for folder in (home, *home.absolute().parents):
+        with suppress(OSError):  # not there yet, or not to be looked at: training goes on without it
+            return int(shutil.disk_usage(folder).total * DEFAULT_LIMIT_SHARE)
+    return 0

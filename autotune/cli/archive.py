@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +32,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+_PACKAGES = re.compile(r"\w+\.")
 _HOME = typer.Option(help="Folder of results.")
 _JSON = typer.Option("--json", help="Print one JSON document on standard output.")
 
@@ -190,7 +192,7 @@ def _table(entries: Sequence[ArchiveEntry], deployed: Mapping[str, Sequence[str]
             entry.short_name,
             "?" if entry.count is None else f"{entry.count:,}",
             format_bytes(entry.size_bytes),
-            escape(entry.type_name.rpartition(".")[2]),
+            escape(_PACKAGES.sub("", entry.type_name)),
             "?" if entry.created_at is None else f"{entry.created_at:%Y-%m-%d %H:%M}",
             f"{entry.used_at:%Y-%m-%d %H:%M}",
             state,

@@ -17,7 +17,7 @@ def counting(console: Console, what: str, *, in_bytes: bool = False) -> Iterator
     """Show how far something is while the block runs.
 
     Args:
-        console: Where to draw; where it is no terminal, only the end is shown.
+        console: Where to draw; where it is no terminal, only the end is shown. What counts nothing shows nothing.
         what: What is done.
         in_bytes: Whether bytes are counted, and not samples.
 
@@ -25,9 +25,18 @@ def counting(console: Console, what: str, *, in_bytes: bool = False) -> Iterator
         Called with what is done and with all that there is.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), _Done(in_bytes), _Rate(in_bytes), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(what, total=None, visible=False)
-        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+    progress = Progress(*columns, console=console)
+    task = progress.add_task(what, total=None)
+
+    def tell(done: int, total: int) -> None:
+        progress.start()
+        progress.update(task, completed=done, total=total)
+
+    try:
+        yield tell
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 class _Done(ProgressColumn):

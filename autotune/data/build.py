@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,8 +31,8 @@ def make_loader(
     Args:
         dataset: A dataset, as `apply` gives it.
         arguments: The loader's arguments, as `apply` gives them.
-        shuffle: Whether to shuffle; an archive that is streamed is shuffled in its buffer, other iterable datasets and
-            a caller's sampler have their own order.
+        shuffle: Whether to shuffle; an archive that a configuration streams is shuffled in its buffer, other iterable
+            datasets and a caller's sampler have their own order.
         seed: Seed of the loader's generator; None draws one from torch's.
         generator: The generator itself; wins over `seed`.
         loader_class: DataLoader or a class that takes its arguments.
@@ -41,9 +42,11 @@ def make_loader(
     _fold(merged, dataloader_arguments)
     merged["generator"] = _generator(seed, generator)
     ordered = merged.get("sampler") is not None or merged.get("batch_sampler") is not None
-    if isinstance(dataset, StreamedArchive):
+    if isinstance(dataset, StreamedArchive) and not dataset.own_order:
+        streamed = copy.copy(dataset)  # another loader over it may have another order
         drawn = int(torch.empty((), dtype=torch.int64).random_(generator=merged["generator"]).item())
-        dataset.order_by(drawn, shuffle, batch_size=merged.get("batch_size"))
+        streamed.order_by(drawn, shuffle, batch_size=merged.get("batch_size"))
+        dataset = streamed
     if not ordered and not isinstance(dataset, IterableDataset):
         persistent = bool(merged.get("persistent_workers"))
         if shuffle:

@@ -2,7 +2,8 @@
 
 A dataset that offers one has `decoders: tuple[str, ...]` (its own first), `exact_decoders` (those that it
 declares to give the same samples as its own, bit for bit), `decoder` (the one in use) and
-`with_decoder(name)`, which gives a shallow copy.
+`with_decoder(name)`, which gives a shallow copy. Where its own decoder reads by path, and so another one takes
+its place on stored bytes, `own_decoder_on_bytes` names that.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ def declared_exact_decoders(dataset: Any) -> tuple[str, ...]:
     offered = offered_decoders(dataset)
     exact = {*_in_all_parts(dataset, "exact_decoders"), *offered[:1]}
     return tuple(name for name in offered if name in exact)
+
+
+def own_decoder_on_bytes(dataset: Any) -> str | None:
+    """Give what the dataset's own decoder is called where it decodes stored bytes; None where it is the same one."""
+    names = {getattr(leaf, "own_decoder_on_bytes", None) for leaf in leaves_of(dataset)}
+    return names.pop() if len(names) == 1 else None
 
 
 def with_decoder(dataset: Dataset[Any], name: str) -> Dataset[Any]:

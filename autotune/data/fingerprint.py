@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
+from autotune.data.stages import leaves_of
 from autotune.errors import DatasetError
 
 _FOREIGN_MODULES = ("torch.", "builtins", "typing", "abc", "collections.", "enum")
@@ -40,6 +41,26 @@ def source_fingerprint(dataset: Dataset[Any]) -> str | None:
     """
     parts = _fingerprint_parts(dataset)
     return None if parts is None else _digest(parts)
+
+
+def why_unrecognisable(dataset: Dataset[Any]) -> str:
+    """Say why a dataset has no fingerprint, and the way out."""
+    for leaf in leaves_of(dataset):
+        name = type(leaf).__qualname__
+        if callable(getattr(leaf, "fingerprint", None)):
+            if leaf.fingerprint() is None:
+                return f"fingerprint() of {name} gives None; let it give text that changes with its samples"
+            continue
+        if not callable(getattr(leaf, "source_paths", None)):
+            return f"{name} has neither fingerprint() nor source_paths(); add one of them"
+        try:
+            _describe_settings(leaf)
+        except _OpaqueError as error:
+            return (
+                f"the attribute {str(error)!r} of {name} has no description that is the same in another process; "
+                f"write unfingerprinted = ({str(error)!r},) in its class if it changes no sample, or add fingerprint()"
+            )
+    return f"{type(dataset).__qualname__} cannot be recognised; add fingerprint()"
 
 
 def _fingerprint_parts(dataset: Any) -> list[str] | None:
@@ -83,9 +104,9 @@ def _describe_settings(dataset: Any) -> str:
             continue
         try:
             text = _describe(value, 0)
-        except _OpaqueError:
+        except _OpaqueError as error:
             if not name.startswith("_"):
-                raise
+                raise _OpaqueError(name) from error
             continue
         # A handle that is opened lazily must not change the fingerprint, so private None is left out too.
         if not (name.startswith("_") and value is None):

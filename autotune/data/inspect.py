@@ -10,8 +10,8 @@ from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset
 
-from autotune.data.decoders import declared_exact_decoders, offered_decoders, with_decoder
-from autotune.data.extras import installed_formats
+from autotune.data.decoders import declared_exact_decoders, offered_decoders, own_decoder_on_bytes, with_decoder
+from autotune.data.extras import installed_formats, is_installed
 from autotune.data.facts import dataset_facts, describe_sample, sample_nbytes, samples_equal
 from autotune.data.fingerprint import source_fingerprint
 from autotune.data.randomness import STAGED_ADVICE, probe_places, seeded, why_random
@@ -80,8 +80,10 @@ def inspect_dataset(
         varying=len({describe_sample(sample) for sample in stored}) > 1,
         augmented=has_augment(dataset),
         decoders=offered_decoders(probed),
+        own_decoder_on_bytes=own_decoder_on_bytes(probed),
         exact_decoders=_exact_decoders(probed, dict(zip(places, stored, strict=True))),
         formats=installed_formats(),
+        disk_cache=is_installed("diskcache"),
     )
 
 
@@ -120,6 +122,7 @@ def _inspect_iterable(dataset: Any, facts: DatasetFacts, machine: MachineFacts, 
         varying=len({describe_sample(sample) for sample in first}) > 1,
         augmented=has_augment(dataset),
         formats=installed_formats(),
+        disk_cache=is_installed("diskcache"),
     )
 
 

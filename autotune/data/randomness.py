@@ -189,12 +189,12 @@ def _states() -> dict[str, bytes]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of random, numpy and torch, and put them back afterwards."""
+    """Seed the global generators of random, numpy and torch (the CPU's), and put them back afterwards."""
     # The generators that datasets really use are the global ones, of numpy too.
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed accelerators too, for good
     try:
         yield
     finally:

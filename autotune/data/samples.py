@@ -58,7 +58,10 @@ def _describe(part: Any, leaves: list[Leaf]) -> Skeleton:
     if describe is not None:
         return describe(part, leaves)
     if isinstance(part, np.generic) and part.dtype.kind in _NUMPY_KINDS:
-        leaves.append(np.asarray(part))
+        leaf = np.asarray(part)
+        if part.dtype.kind in "SU" and leaf[()] != part:
+            raise ArchiveError(f"numpy text loses NULs at its end, got {part!r}; return str or bytes from the dataset")
+        leaves.append(leaf)
         return ["scalar"]
     raise ArchiveError(
         f"a stored sample is made of tensors, arrays, numbers, text, bytes, tuples, lists and dicts, "

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
@@ -23,6 +23,9 @@ from autotune.errors import CapacityError
 from autotune.units import format_bytes
 
 _HAS_MEMFD = hasattr(os, "memfd_create")
+_OPENED_FILES = "/proc/self/fd"
+_Lock = tuple[Callable[[int, int], object], int]
+"""How a file is locked, and by which descriptor."""
 
 
 class SharedMemory:
@@ -55,13 +58,13 @@ class SharedMemory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep every other thread and process that shares the memory out; the kernel unlocks after a kill."""
-        descriptor = self._backing.lock_descriptor()
+        lock, descriptor = self._backing.lock()
         with self._backing.threads:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor, fcntl.LOCK_EX)
             try:
                 yield
             finally:
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                lock(descriptor, fcntl.LOCK_UN)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = {"size_bytes": self.size_bytes, "token": self._backing.token}
@@ -88,7 +91,7 @@ class _Backing:
         self.token = token
         self.descriptor = descriptor
         self.threads = threading.Lock()
-        self._locking: tuple[int, int] | None = None
+        self._locking: tuple[int, _Lock] | None = None
         try:
             self.map = mmap.mmap(descriptor, max(1, size_bytes))
         except (OSError, ValueError, OverflowError) as error:
@@ -98,12 +101,12 @@ class _Backing:
             ) from error
         _HERE[token] = self
 
-    def lock_descriptor(self) -> int:
+    def lock(self) -> _Lock:
         """Open the file once more in each process: locks of an inherited descriptor would be shared with the parent."""
         pid = os.getpid()
         if self._locking is None or self._locking[0] != pid:
             if self._locking is not None:
-                os.close(self._locking[1])
+                os.close(self._locking[1][1])
                 self.threads = threading.Lock()  # another thread may have held it at the fork
             self._locking = (pid, _opened_again(self.descriptor))
         return self._locking[1]
@@ -112,7 +115,7 @@ class _Backing:
         # The mapping stays as long as an array views it; the descriptors alone are ours to close.
         os.close(self.descriptor)
         if self._locking is not None:
-            os.close(self._locking[1])
+            os.close(self._locking[1][1])
 
 
 _HERE: WeakValueDictionary[str, _Backing] = WeakValueDictionary()
@@ -167,8 +170,8 @@ def _unnamed_file() -> int:
         return os.dup(file.fileno())
 
 
-def _opened_again(descriptor: int) -> int:
+def _opened_again(descriptor: int) -> _Lock:
     try:
-        return os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:  # no /proc: a private file then serves threads of this process alone
-        return os.dup(descriptor)
+        return fcntl.flock, os.open(f"{_OPENED_FILES}/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # no /proc: a copy shares its `flock` with the parent, while `lockf` is the process's own
+        return fcntl.lockf, os.dup(descriptor)

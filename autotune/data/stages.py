@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import inspect
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import MethodType
@@ -14,13 +12,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
+from autotune.data.copying import bare_copy, object_copy, own_copy
 from autotune.data.shared_memory import SharedNumbers
 from autotune.errors import SampleError
 
 Raw = Sequence[bytes]
-
-_CONTAINERS = (dict, list, set, OrderedDict)
-"""Where handles are kept that are opened on first use."""
 
 
 @runtime_checkable
@@ -103,6 +99,8 @@ def locate(dataset: Any, index: int) -> tuple[Any, int]:
         elif type(dataset) is ConcatDataset:
             if index < 0:
                 index += len(dataset)
+            if not 0 <= index < len(dataset):
+                raise IndexError(f"index must be under {len(dataset)}, got {index}")
             part = next(number for number, end in enumerate(dataset.cumulative_sizes) if index < end)
             index -= dataset.cumulative_sizes[part - 1] if part else 0
             dataset = dataset.datasets[part]
@@ -228,8 +226,8 @@ def apart(dataset: Any) -> Any:
 
     What is opened on first use (`_file = None` until then) is opened in the copy, so the dataset itself can
     still be forked into workers. Copied are the datasets at the bottom of `Subset`, `ConcatDataset` and our own
-    wrappers, and of their attributes the plain containers and those named in `unfingerprinted`, which are handles
-    and memos; everything else is shared.
+    wrappers, and of their attributes the plain containers, objects of Python classes (a reader, a dataset inside)
+    and those named in `unfingerprinted`, which are handles and memos; everything else is shared.
     """
     return _apart(dataset, {})
 
@@ -244,42 +242,13 @@ def _apart(dataset: Any, done: dict[int, Any]) -> Any:
     elif type(dataset) is ConcatDataset:
         made = ConcatDataset([_apart(part, done) for part in dataset.datasets])
     elif isinstance(dataset, WrappedDataset):
-        made = _bare_copy(dataset)
+        made = bare_copy(dataset)
         made.source = _apart(dataset.source, done)
+        if "_reader" in vars(made):  # an archive, which a copy opens again
+            made.__dict__["_reader"] = own_copy(vars(made)["_reader"])
     else:
-        made = _leaf_copy(dataset)
+        made = object_copy(dataset, unfingerprinted_names(dataset))
     done[id(dataset)] = made
-    return made
-
-
-def _leaf_copy(leaf: Any) -> Any:
-    made = _bare_copy(leaf) if _pickles_its_own_way(leaf) else _own_copy(leaf)
-    if made is leaf or not hasattr(made, "__dict__"):
-        return made
-    names = unfingerprinted_names(leaf)
-    kept = {name: value for name, value in vars(made).items() if name in names or type(value) in _CONTAINERS}
-    made.__dict__.update((name, _own_copy(value)) for name, value in kept.items())
-    return made
-
-
-def _pickles_its_own_way(leaf: Any) -> bool:
-    """Tell whether a copy would leave out an open handle, and so open it a second time, which LMDB refuses."""
-    return hasattr(leaf, "__dict__") and any("__getstate__" in vars(cls) for cls in type(leaf).__mro__[:-1])
-
-
-def _own_copy(value: Any) -> Any:
-    try:
-        return copy.copy(value)
-    except Exception:  # noqa: BLE001  # an open handle, a class that cannot be copied: it stays shared
-        return value
-
-
-def _bare_copy(dataset: Any) -> Any:
-    """Copy the attributes alone, where pickling sets up what a new process needs."""
-    made = object.__new__(type(dataset))
-    made.__dict__.update(vars(dataset))
-    if "_reader" in vars(made):  # an archive, which a copy opens again
-        made.__dict__["_reader"] = _own_copy(vars(made)["_reader"])
     return made
 
 

@@ -51,7 +51,12 @@ class StreamedArchive(IterableDataset[Any]):
         rank: Rank of this process; None asks `torch.distributed`, and is 0 without a process group.
         world_size: Number of ranks; given with `rank`.
         hold: Keeps the archive from being removed for as long as it is referred to.
+
+    Attributes:
+        own_order: Whether the caller has set the order, which a loader then leaves as it is.
     """
+
+    own_order = False
 
     def __init__(
         self,
@@ -111,7 +116,10 @@ class StreamedArchive(IterableDataset[Any]):
         return stop - first
 
     def __iter__(self) -> Iterator[Any]:
-        epoch = self._begin_epoch()
+        # Counted now and not at the first sample, which a worker may never be asked for when the caller stops early.
+        return self._samples(self._begin_epoch())
+
+    def _samples(self, epoch: int) -> Iterator[Any]:
         augmentation = self._augmentation_of(epoch)
         for index, stored in self._ordered(epoch):
             sample = self._decoded(stored, index)

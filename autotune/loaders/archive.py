@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from autotune.data.archives._base import Progress, check_staged, sized
+from autotune.data.archives.inflating import inflated_folder
 from autotune.data.archives.tar_file import write_tar_file
 from autotune.data.archives.tar_opening import OpenedTar, open_tar
 from autotune.data.archives.tar_samples import PairFiles, SampleDecoder, pair_parts
@@ -19,7 +20,6 @@ from autotune.data.randomness import refuse_random
 from autotune.data.stages import apart
 from autotune.data.streaming import DEFAULT_BUFFER, StreamedArchive
 from autotune.errors import ArchiveError, DatasetError
-from autotune.home import home_folder
 from autotune.spec.config import StoredForm
 
 Transform = Callable[[Any], Any]
@@ -51,6 +51,9 @@ class TarArchiveDataset(Dataset[Any]):
         ArchiveError: The tar cannot be read, holds links or worse, or goes beyond the limits.
     """
 
+    # What follows from the path: files that are open by now, and numbers of the process.
+    unfingerprinted = ("_opened", "_decoder")
+
     def __init__(
         self,
         path: PathLike,
@@ -64,6 +67,7 @@ class TarArchiveDataset(Dataset[Any]):
     ) -> None:
         self.path = os.fspath(path)
         self.transform = transform
+        self.decode_parts = decode  # where the fingerprint sees it
         limits = TarLimits(sample_bytes=sample_limit_bytes, inflated_bytes=limit_bytes, ratio=limit_ratio)
         self._opened = _open(path, cache_dir, limits)
         self._decoder = SampleDecoder(self._opened, decode)
@@ -116,6 +120,8 @@ class IterableTarArchiveDataset(StreamedArchive):
         cache_dir: Folder for inflated copies of foreign compressed tars.
         limits: How far the tar may go.
     """
+
+    own_order = True
 
     def __init__(
         self,
@@ -231,7 +237,4 @@ def convert_dataset_to_tar(
 
 
 def _open(path: PathLike, cache_dir: PathLike | None, limits: TarLimits) -> OpenedTar:
-    def folder() -> Path:
-        return home_folder() / "cache" / "tars" if cache_dir is None else Path(cache_dir)
-
-    return open_tar(Path(path), limits=limits, cache_folder=folder)
+    return open_tar(Path(path), limits=limits, cache_folder=lambda: inflated_folder(cache_dir))

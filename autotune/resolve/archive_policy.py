@@ -36,7 +36,8 @@ def places_for(archive: str, question: Question, *, home: Path, url: str | None,
     from autotune.resolve.serving import Places
 
     cache_limit = disk_cache_limit_bytes(home, environ)
-    if archive != "build":
+    kept = _kept(home, url) if archive == "build" else None
+    if kept is None:
         return Places.under(home, disk_cache_limit_bytes=cache_limit)
     cpus = question.machine.cpu_count // question.ranks_on_node
     return Places.under(
@@ -45,13 +46,18 @@ def places_for(archive: str, question: Question, *, home: Path, url: str | None,
         build_workers=cpus if cpus > 1 else 0,
         archive_limit_bytes=archive_limit_bytes(home, environ),
         disk_cache_limit_bytes=cache_limit,
-        kept_archives=_kept(home, url),
+        kept_archives=kept,
     )
 
 
-def _kept(home: Path, url: str | None) -> frozenset[str]:
-    """Name the deployed archives; all there are, where nobody can tell which those are."""
+def _kept(home: Path, url: str | None) -> frozenset[str] | None:
+    """Name the deployed archives; all there are, where nobody can tell which those are; None where none can be seen."""
     from autotune.data.archives.listing import list_archives
 
     deployed = deployed_names(home, url)
-    return frozenset(entry.name for entry in list_archives(home / "archives")) if deployed is None else deployed
+    if deployed is not None:
+        return deployed
+    try:
+        return frozenset(entry.name for entry in list_archives(home / "archives"))
+    except OSError:
+        return None

@@ -157,7 +157,7 @@ def _serve(
     else:
         resolution, applied = put_into_effect(dataset, resolve(), places, pinned=question.pins, resolve_again=resolve)
     _warn_of_repeats(question, resolution)
-    own = _fitting(arguments, resolution.config.num_workers)
+    own = _fitting(arguments, applied.arguments["num_workers"])
     streamed = resolution.config.order == "streaming"
     if streamed:
         _LOG.info("samples come in the order of the archive, through a shuffle buffer, as order='streaming' asks")

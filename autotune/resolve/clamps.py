@@ -43,9 +43,12 @@ def clamp(
     if dataset.iterable:
         config = _clamp_iterable(config, pinned, reasons)
     size = dataset_bytes(dataset)
-    memory = machine.accelerator_memory_bytes if config.cache == "device" else machine.memory_bytes
+    memory, sharing = machine.memory_bytes, ranks_on_node
+    if config.cache == "device":
+        memory = machine.accelerator_memory_bytes or 0
+        sharing = math.ceil(ranks_on_node / max(1, machine.accelerator_count))
     if size and memory and config.cache in ("memory", "device") and "cache_fraction" not in pinned:
-        room = int(memory * HOST_HEADROOM_SHARE / ranks_on_node)
+        room = int(memory * HOST_HEADROOM_SHARE / sharing)
         config = _clamp_cache(config, size, room, reasons, may_drop="cache" not in pinned)
     return config, tuple(reasons)
 

@@ -13,6 +13,12 @@ def form_name(config: LoaderConfig) -> str:
     return f"{config.archive}-{config.stored or STORED_FORMS[config.archive][-1]}"
 
 
+def form_fields(name: str) -> dict[str, str]:
+    """Give the fields of a canonical configuration that reads the archive of this name."""
+    archive, _, stored = name.rpartition("-")
+    return {"archive": archive, "stored": stored}
+
+
 def is_available(config: LoaderConfig, forms: Collection[str] | None) -> bool:
     """Tell whether a configuration reads plain files or one of these archives; None is any."""
     return forms is None or config.archive == "files" or form_name(config) in forms

@@ -14,6 +14,7 @@ from autotune.home import home_folder
 from autotune.machine import machine_facts
 from autotune.registry import Registry, open_existing
 from autotune.resolve.best import question_of
+from autotune.resolve.deployed import form_name
 from autotune.resolve.lookup import Question, answer, default_answer, storage_url
 from autotune.resolve.pins import checked_pins
 from autotune.resolve.resolution import Match, Resolution
@@ -41,6 +42,7 @@ class Explanation:
     Attributes:
         resolution: The answer.
         decision: The decision behind it; None for a default without one.
+        archive: Whether the archive that it reads is there, as text; None for plain files.
         alternatives: The fastest other configurations with rate and number of runs, as text.
         infeasible: Configurations that failed, with the reason, as text.
         unsteady_share: Share of the study's measurements that were unsteady; None without any.
@@ -48,6 +50,7 @@ class Explanation:
 
     resolution: Resolution
     decision: Decision | None = None
+    archive: str | None = None
     alternatives: tuple[str, ...] = ()
     infeasible: tuple[str, ...] = ()
     unsteady_share: float | None = None
@@ -60,6 +63,7 @@ class Explanation:
         lines += [f"why: {reason}" for reason in resolution.why]
         if self.decision is not None:
             lines += _evidence(self.decision)
+        lines += [f"archive: {self.archive}"] if self.archive else []
         lines.append(f"trust: {'; '.join(self._trust())}")
         lines += [f"alternative: {text}" for text in self.alternatives]
         lines += [f"not possible: {text}" for text in self.infeasible]
@@ -104,11 +108,11 @@ def explain(
     folder, url = home_folder(home, environ), storage_url(environ)
     if isinstance(subject, str):
         with open_existing(folder, url) as registry:
-            return _explained(registry, question_of_study(registry, subject, fixed, environ=environ))
+            return _explained(registry, question_of_study(registry, subject, fixed, environ=environ), folder)
     question = question_of(subject, fixed, study=study, consumer=consumer, environ=environ)
     try:
         with open_existing(folder, url) as registry:
-            return _explained(registry, question)
+            return _explained(registry, question, folder)
     except RegistryError as error:
         return Explanation(resolution=default_answer(question, (str(error),)))
 
@@ -157,7 +161,7 @@ def question_of_study(
     return Question(dataset=dataset if decision is None else decision.dataset, machine=machine, pins=pins, study=name)
 
 
-def _explained(registry: Registry, question: Question) -> Explanation:
+def _explained(registry: Registry, question: Question, home: Path) -> Explanation:
     resolution = answer(registry, question)
     decision = None if resolution.decision_key is None else registry.decision(resolution.decision_key)
     if decision is None:
@@ -172,6 +176,7 @@ def _explained(registry: Registry, question: Question) -> Explanation:
     return Explanation(
         resolution=resolution,
         decision=decision,
+        archive=_archive(resolution, home),
         alternatives=_alternatives(records, resolution, decision),
         infeasible=_infeasible(records),
         unsteady_share=len(unsteady) / len(measurements) if measurements else None,
@@ -197,6 +202,19 @@ def _evidence(decision: Decision) -> list[str]:
     lines.append("versions: " + ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())))
     lines.append(f"decided: {decision.decided_at:%Y-%m-%d %H:%M} UTC by {decision.decided_by}")
     return lines
+
+
+def _archive(resolution: Resolution, home: Path) -> str | None:
+    config = resolution.config
+    if config.archive == "files" or resolution.fingerprint is None:
+        return None
+    form = form_name(config)
+    if (home / "archives" / resolution.fingerprint / form).is_dir():  # published whole, or not at all
+        return f"{form} is built, and used as long as the source is as it was tuned"
+    return (
+        f"{form} is not built, so best_loader takes the best of what is; `autotune archive build` with the study's "
+        "file, or archive='build' there, builds it"
+    )
 
 
 def _interval(ratio: Interval) -> str:

@@ -11,11 +11,11 @@ from autotune.errors import RegistryError, SpecError
 from autotune.registry import Candidate, Measured, Registry, open_existing
 from autotune.registry.engine import STORAGE_VARIABLE
 from autotune.registry.rows import CONFIG_FIELDS
-from autotune.resolve.deployed import deployed_archives, is_available
+from autotune.resolve.deployed import deployed_archives, form_fields, form_name, is_available
 from autotune.resolve.ranking import Choice, choose
 from autotune.resolve.resolution import Resolution, warn_caller
 from autotune.resolve.settling import pins_to_look_up, settle, settle_default
-from autotune.spec import DatasetFacts, Decision, MachineFacts
+from autotune.spec import DatasetFacts, Decision, LoaderConfig, MachineFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +107,13 @@ def _measured(registry: Registry, decision: Decision, question: Question) -> lis
     if not wanted and is_available(decision.config, question.archives):
         return []
     fixed = {name: value for name, value in wanted.items() if name in CONFIG_FIELDS}
-    found = registry.measured(decision, fixed)
-    return [one for one in found if (one.config.order == "streaming") == question.streams]
+    fixed["order"] = "streaming" if question.streams else "map"
+    if question.archives is None:
+        return registry.measured(decision, fixed)
+    # Asked for one by one: the many runs of an archive that is not there would leave no room for those of others.
+    readable = [form_fields(name) for name in (form_name(LoaderConfig()), *sorted(question.archives))]
+    possible = [form for form in readable if all(fixed.get(name, value) == value for name, value in form.items())]
+    return [one for form in possible for one in registry.measured(decision, {**fixed, **form})]
 
 
 def _chosen(registry: Registry, question: Question) -> tuple[Choice, Decision | None]:

@@ -20,8 +20,6 @@ from autotune.errors import (
     ArchiveMissingError,
     ArchiveStaleError,
     AutotuneError,
-    CapacityError,
-    RandomSamplesError,
     SpecError,
 )
 from autotune.resolve.deployed import form_name
@@ -35,8 +33,6 @@ Pinned = Mapping[str, Any]
 ResolveAgain = Callable[[Pinned, frozenset[str] | None], Resolution]
 """Resolves with further pins and with the archives that can be had, as `<format>-<form>`; None is any."""
 
-_CACHE_FIRST = (CapacityError, RandomSamplesError)
-"""Refusals that come from the cache, where they do not come from the archive below it."""
 _BUILDING_HELPS = (ArchiveMissingError, ArchiveStaleError, ArchiveDamagedError)
 _TOLD_SHARE = 0.1
 """A build is logged whenever so much more of it is done."""
@@ -111,7 +107,7 @@ def put_into_effect(
                 given_up.add(step, before, _built(dataset, places), pinned=pinned)
                 current = resolve_again(given_up.pins, given_up.archives)
             reason = _reason(step, before, current, error)
-            if isinstance(error, _BUILDING_HELPS) and not places.build:
+            if "archive" in step and isinstance(error, _BUILDING_HELPS) and not places.build:
                 reason += worth_of_building(dataset, before, current)
             warn_caller(f"{reason}. Training goes on without it.")
             reasons = (*reasons, reason)
@@ -163,7 +159,7 @@ def _applied(dataset: Dataset[Any], resolution: Resolution, places: Places) -> A
     config, limit_bytes = resolution.config, None
     if config.cache == "disk":
         limit_bytes = places.disk_cache_limit_bytes
-    elif resolution.ranks_on_node > 1 and config.cache != "none":
+    elif resolution.ranks_on_node > 1 and config.cache == "memory":
         limit_bytes = available_bytes() // resolution.ranks_on_node
     told = _Told(form_name(config))
     apply = partial(
@@ -228,8 +224,8 @@ def _step_back(
         steps.append({"archive": "files"})
     if config.cache != "none":
         steps.append({"cache": "none"})
-    if isinstance(error, (*_CACHE_FIRST, SpecError)) and not refused:
-        steps.reverse()
+    if not refused and not isinstance(error, ArchiveDamagedError):
+        steps.reverse()  # the archive could be had by itself, so it is the cache that cannot
     if isinstance(error, SpecError) and config.decoder is not None and "decoder" not in pinned:
         steps.insert(0, {"decoder": None})
     left = [step for step in steps if not step.keys() & given_up.keys()]

@@ -27,7 +27,7 @@ def worth_of_building(dataset: Dataset[Any], best: Resolution, served: Resolutio
 
 
 def _faster(best: float | None, served: float | None) -> str:
-    if best is None or served is None:
+    if best is None or served is None or best <= served:
         return ""
     return (
         f", and loading would be {best / served:.2f} times as fast: {format_rate(best)} were measured with it, "

@@ -43,11 +43,14 @@ class Space:
 
     @classmethod
     def of_study(cls, spec: StudySpec, inspection: Inspection) -> Space:
-        """Give the space of a study.
+        """Give the space of a study; one that takes its batches on the CPU leaves an accelerator alone.
 
         Raises:
             SpecError: Nothing is left.
         """
+        if spec.device == "cpu":
+            alone = {"accelerator": None, "accelerator_count": 0, "accelerator_memory_bytes": None}
+            inspection = inspection.replace(machine=inspection.machine.replace(**alone))
         return cls(
             spec.space,
             inspection,
@@ -68,8 +71,8 @@ class Space:
             config["decoder"] = choose("decoder", dims.decoder)
         elif config["stored"] == "encoded" and dims.decoder:
             config["decoder"] = dims.decoder[0]
-        if self.inspection.decoders and config.get("decoder") == self.inspection.decoders[0]:
-            config["decoder"] = None  # the dataset's own has two names
+        if self._is_own(config.get("decoder"), config["archive"]):
+            config["decoder"] = None
         # what streams keeps no samples, and what lies on the device has no workers
         config["cache"] = "none" if order else choose("cache", dims.cache)
         if config["cache"] != "none":
@@ -84,6 +87,11 @@ class Space:
         elif dims.pin_memory[0]:
             config["pin_memory"] = True
         return LoaderConfig(**config).canonical(has_accelerator=self.inspection.machine.has_accelerator)
+
+    def _is_own(self, decoder: str | None, archive: str) -> bool:
+        """Tell whether a decoder is the dataset's own by another name, which would be measured twice."""
+        on_bytes = archive != "files" and decoder == self.inspection.own_decoder_on_bytes
+        return on_bytes or decoder in self.inspection.decoders[:1]
 
     def choices_of(self, config: LoaderConfig) -> dict[str, Any] | None:
         """Give the choices that lead to a configuration, or None where it lies outside the space."""

@@ -49,8 +49,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         name="package_missing",
-        reason="the format's package is not installed; install the extra of its name, or 'all'",
-        broken=lambda config, inspection: config.archive not in inspection.formats,
+        reason="the package of this archive or cache is not installed; install the extra of its name, or 'all'",
+        broken=lambda config, inspection: (
+            config.archive not in inspection.formats or (config.cache == "disk" and not inspection.disk_cache)
+        ),
     ),
     Rule(
         name="varying_samples_in_rows",

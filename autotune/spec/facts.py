@@ -89,8 +89,10 @@ class Inspection(Value):
         varying: Whether samples differ in structure, dtype or shape.
         augmented: Whether samples go through an `augment` stage.
         decoders: Decoders that the dataset offers, its own first.
+        own_decoder_on_bytes: What the dataset's own decoder is called where it decodes stored bytes; None is the same.
         exact_decoders: Those that gave the same samples as its own, bit for bit.
         formats: Archive formats whose packages are installed.
+        disk_cache: Whether the package of the disk cache is installed.
     """
 
     dataset: DatasetFacts
@@ -105,5 +107,7 @@ class Inspection(Value):
     varying: bool = False
     augmented: bool = False
     decoders: tuple[str, ...] = ()
+    own_decoder_on_bytes: str | None = None
     exact_decoders: tuple[str, ...] = ()
     formats: tuple[str, ...] = ("files", "tar", "tar.gz", "tar.xz", "webdataset", "npy")
+    disk_cache: bool = False

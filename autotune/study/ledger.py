@@ -32,7 +32,7 @@ class Ledger:
 
     def verdict(self, record: TrialRecord) -> Verdict:
         """Give what Optuna is told of a record, the archive's build charged to every trial that reads it."""
-        costs_s = self.one_off_s(record.config) if self._horizon_epochs is not None else None
+        costs_s = self.one_off_s(record.config) if self._horizon_epochs is not None else 0.0
         return verdict(record, horizon_epochs=self._horizon_epochs, one_off_s=costs_s)
 
     def known(self) -> frozenset[LoaderConfig]:
@@ -53,7 +53,11 @@ class Ledger:
         return next(iter(self.ranked()), None)
 
     def one_off_s(self, config: LoaderConfig) -> float:
-        """Give the seconds that a measured configuration costs once; its archive was built by whichever came first."""
+        """Give the seconds that a measured configuration costs once, for the whole dataset.
+
+        Its archive was built by whichever came first, and a cache on disk stays filled for those that come later.
+        What was measured on a part of the dataset costs more in proportion to the samples.
+        """
         known = self._by_config.get(config)
         if known is None or known.measurement is None:
             return 0.0
@@ -63,7 +67,8 @@ class Ledger:
             for record in self._by_config.values()
             if record.measurement and (record.config.archive, record.config.stored) == form
         )
-        return built_s + known.measurement.phases.cache_fill_s
+        filled_s = self._disk_fill_s(config) if config.cache == "disk" else known.measurement.phases.cache_fill_s
+        return (built_s + filled_s) * _whole_over_measured(known)
 
     def counts(self) -> Counts:
         """Count the records by what became of them."""
@@ -78,5 +83,18 @@ class Ledger:
             failed=len(self._by_config) - measured - infeasible,
         )
 
+    def _disk_fill_s(self, config: LoaderConfig) -> float:
+        """Give the seconds that filling a share of the disk cache takes; each sample was put there only once."""
+        cached = [record for record in self._by_config.values() if record.config.cache == "disk" and record.measurement]
+        spent_s = sum(record.measurement.phases.cache_fill_s for record in cached if record.measurement)
+        return spent_s * (config.cache_fraction or 1.0) / max(record.config.cache_fraction or 1.0 for record in cached)
+
     def _score(self, record: TrialRecord) -> float:
         return self.verdict(record).value
+
+
+def _whole_over_measured(record: TrialRecord) -> float:
+    """Give how many times the samples that were measured on make the whole dataset."""
+    length = record.dataset.length if record.dataset is not None else None
+    subset = record.workload.subset
+    return max(1.0, length / subset) if length and subset else 1.0

@@ -14,8 +14,9 @@ from sqlalchemy import event
 from autotune.errors import StorageMixedError
 from autotune.space import Space
 from autotune.spec import StudySpec
+from autotune.study.ledger import Ledger
 from autotune.study.setting import RecordStore
-from autotune.study.verdict import CONSTRAINT, verdict
+from autotune.study.verdict import CONSTRAINT
 
 KEY = "autotune:key"
 """User attribute with the key of the trial's record, set when the trial is asked for."""
@@ -127,7 +128,7 @@ def settle_stale(study: optuna.Study, store: RecordStore, spec: StudySpec) -> in
         if record is None:
             study.tell(frozen.number, state=TrialState.FAIL)
             continue
-        told = verdict(record, horizon_epochs=spec.horizon_epochs)
+        told = Ledger([record], horizon_epochs=spec.horizon_epochs).verdict(record)
         optuna.Trial(study, frozen._trial_id).set_constraint(CONSTRAINT, told.constraint)  # noqa: SLF001 (no other way to a trial that another process asked for)
         study.tell(frozen.number, told.value)
     return len(stale)

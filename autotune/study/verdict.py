@@ -23,7 +23,7 @@ class Verdict:
     constraint: float
 
 
-def verdict(record: TrialRecord, *, horizon_epochs: int | None = None, one_off_s: float | None = None) -> Verdict:
+def verdict(record: TrialRecord, *, horizon_epochs: int | None = None, one_off_s: float = 0.0) -> Verdict:
     """Turn a record into objective and constraint.
 
     A failure is told as a complete trial worth 0.0 with a constraint above 0: samplers ignore failed
@@ -33,7 +33,7 @@ def verdict(record: TrialRecord, *, horizon_epochs: int | None = None, one_off_s
     Args:
         record: What became of a trial.
         horizon_epochs: Epochs that one-off costs are spread over; None leaves them out.
-        one_off_s: Those costs; None takes what this trial itself paid.
+        one_off_s: Those costs.
     """
     if record.measurement is not None:
         return Verdict(value=score(record.measurement, horizon_epochs, one_off_s), constraint=0.0)
@@ -41,10 +41,9 @@ def verdict(record: TrialRecord, *, horizon_epochs: int | None = None, one_off_s
     return Verdict(value=0.0, constraint=excess)
 
 
-def score(measurement: Measurement, horizon_epochs: int | None = None, one_off_s: float | None = None) -> float:
+def score(measurement: Measurement, horizon_epochs: int | None, one_off_s: float) -> float:
     """Give samples/s of a full epoch; with a horizon, one-off costs are spread over its epochs."""
     if horizon_epochs is None:
         return measurement.samples_per_s
     samples = measurement.epoch_samples * horizon_epochs
-    paid_s = measurement.phases.archive_build_s + measurement.phases.cache_fill_s
-    return samples / (samples / measurement.samples_per_s + (paid_s if one_off_s is None else one_off_s))
+    return samples / (samples / measurement.samples_per_s + one_off_s)

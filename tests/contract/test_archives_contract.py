@@ -21,7 +21,7 @@ from data_sets import (
     support_environment,
     write_files,
 )
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from autotune.data.apply import prepare
 from autotune.data.archives import FORMATS
@@ -70,22 +70,6 @@ def test_whole_batches_equal_single_samples(name, form, tmp_path):
     opened = open_or_build(dataset, config_of(name, form), tmp_path).dataset
     places = [5, 0, 5, 9]
     assert samples_equal(list(opened.__getitems__(places)), [dataset[place] for place in places])
-
-
-@pytest.mark.parametrize(("name", "form"), STORING)
-@pytest.mark.parametrize("start", [None, *STARTS])
-def test_loader_gives_what_the_plain_loader_gives(name, form, start, tmp_path):
-    dataset = dataset_for(form)
-    workers = {None: 0, "fork": 2}.get(start, 1)
-    prepared = prepare(dataset, config_of(name, form, num_workers=workers), archive_root=tmp_path)
-    loader = make_loader(
-        prepared.dataset, prepared.arguments, shuffle=True, seed=3, multiprocessing_context=start if workers else None
-    )
-    plain = DataLoader(dataset, batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(3))
-    for epoch in range(2):
-        dataset.set_epoch(epoch) if form == "encoded" else None
-        prepared.dataset.set_epoch(epoch)
-        assert samples_equal(list(loader), list(plain))
 
 
 @pytest.mark.parametrize(("name", "form"), STORING)
@@ -331,7 +315,7 @@ time.sleep(60)
 
 @pytest.mark.fault
 @pytest.mark.parametrize(("name", "form"), [pair for pair in STORING if pair[1] == "decoded"])
-@pytest.mark.parametrize("after_s", [0.0, 0.06, 0.12, 0.2])
+@pytest.mark.parametrize("after_s", [pytest.param(0.06, marks=pytest.mark.slow), 0.12])
 def test_killed_builder_leaves_an_archive_that_is_absent_or_whole(name, form, after_s, tmp_path):
     command = [sys.executable, "-c", BUILDER, name, form, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=support_environment()) as child:

@@ -27,11 +27,8 @@ STARTS = [(0, None), *product((1, 3), ("fork", "forkserver", "spawn"))]
 CPU = torch.device("cpu")
 
 
-def slow_when_spawned(start):
-    return pytest.param(*start, marks=pytest.mark.slow) if start[1] == "spawn" else start
-
-
-STARTING = [slow_when_spawned(start) for start in STARTS]
+QUICK = {(0, None), (1, "fork"), (3, "fork"), (1, "forkserver")}
+STARTING = [start if start in QUICK else pytest.param(*start, marks=pytest.mark.slow) for start in STARTS]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,12 +11,14 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from autotune.data.apply import prepare
 from autotune.data.archives.listing import list_archives
+from autotune.data.archives.pruning import remove_archive
 from autotune.data.archives.store import open_or_build
 from autotune.data.facts import dataset_facts, samples_equal
 from autotune.errors import SpecError
 from autotune.machine import machine_facts
 from autotune.registry import open_registry
 from autotune.resolve.best import best_config, best_loader
+from autotune.resolve.explain import explain
 from autotune.resolve.resolution import AutotuneWarning
 from autotune.spec import LoaderConfig
 
@@ -125,6 +127,55 @@ def test_the_next_best_archive_that_is_built_is_served(home):
     assert "archive=hdf5 instead of npy-decoded" in message
     assert "1.67 times as fast" in message
     same(loader, dataset)
+
+
+def test_what_is_built_is_found_behind_any_number_of_runs_of_what_is_not(home):
+    dataset = Numbers()
+    home.study(dataset, BEST)
+    home.build(dataset, "tar")
+    with open_registry(home.folder) as registry:
+        for place in range(250):  # as a year of nightly runs leaves them
+            npy = record(
+                f"again {place}",
+                rate=200.0,
+                config=BEST.canonical(has_accelerator=False),
+                machine=machine_facts(),
+                dataset=dataset_facts(dataset),
+            )
+            registry.save_record(npy)
+    loader, message = told(dataset, home)
+    assert (reads_from(loader), loader.num_workers) == ("tar-decoded", 1)
+    assert "2.50 times as fast" in message
+
+
+@pytest.mark.parametrize("pins", [{}, {"archive": "npy"}, {"num_workers": 2, "multiprocessing_context": "fork"}])
+def test_a_cache_that_cannot_be_had_is_given_up_and_the_archive_below_it_stays(home, pins):
+    dataset = Numbers()
+    home.study(dataset, BEST)
+    home.build(dataset, "npy")
+    loader, message = told(dataset, home, cache="device", **pins)
+    assert (reads_from(loader), loader.num_workers) == ("npy-decoded", 2)
+    assert message.startswith("cache=none instead: cache 'device' needs an accelerator")
+    assert "archive build" not in message
+    same(loader, dataset)
+
+
+def test_an_archive_that_was_measured_slower_is_not_recommended(home):
+    dataset = Numbers()
+    home.study(dataset, BEST, {**RATES, LoaderConfig(num_workers=4): 260.0})
+    _, message = told(dataset, home)
+    assert "times as fast" not in message
+
+
+def test_explain_says_whether_the_archive_is_built(home):
+    dataset = Numbers()
+    home.build(dataset, "npy")
+    (entry,) = list_archives(home.root)
+    home.study(dataset, BEST, fingerprint=entry.name.partition("/")[0])
+    assert "archive: npy-decoded is built" in str(explain(dataset, home=home.folder))
+    remove_archive(home.root, entry.name)
+    assert "archive: npy-decoded is not built, so best_loader takes" in str(explain(dataset, home=home.folder))
+    assert "archive: " not in str(explain(dataset, home=home.folder, archive="files"))
 
 
 def test_archives_of_another_dataset_are_not_taken_for_built(home):

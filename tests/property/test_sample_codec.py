@@ -130,6 +130,8 @@ def test_equality_agrees_with_digests(a, b):
         torch.nn.Parameter(torch.zeros(2)),
         {(1, 2): 3},
         np.zeros(2, dtype=[("a", "i4")]),
+        np.str_("text\0"),
+        {"name": np.bytes_(b"\0")},
     ],
 )
 def test_what_cannot_be_given_back_exactly_is_refused(sample):

@@ -37,7 +37,9 @@ inspections = st.builds(
     varying=st.booleans(),
     augmented=st.booleans(),
     decoders=st.sampled_from([(), ("own",), ("own", "same", "other")]),
+    own_decoder_on_bytes=st.sampled_from([None, "same"]),
     exact_decoders=st.sampled_from([(), ("own", "same")]),
+    disk_cache=st.booleans(),
     formats=st.sampled_from([("files", "tar", "npy"), tuple(STORED_FORMS)]),
 )
 narrowings = st.builds(

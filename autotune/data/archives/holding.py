@@ -77,7 +77,7 @@ def taken(directory: Path) -> Iterator[None]:
     """Have an archive for oneself, in order to remove it.
 
     Raises:
-        ArchiveError: It is being built, or some process has it open.
+        ArchiveError: It is being built, some process has it open, or its files cannot be changed.
     """
     try:
         with building_lock(directory).acquire(timeout=0), _alone(directory) as alone:
@@ -86,6 +86,8 @@ def taken(directory: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise ArchiveError(f"the archive {directory} is being built at this moment; wait for it") from None
+    except OSError as error:
+        raise ArchiveError(f"the archive {directory} cannot be removed: {error}; remove its folder by hand") from error
 
 
 @contextmanager

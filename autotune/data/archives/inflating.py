@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import hashlib
 import os
@@ -14,11 +15,33 @@ from autotune.data.archives.block_stream import inflate_pieces
 from autotune.data.archives.compression import CODECS
 from autotune.data.archives.tar_scan import TarLimits
 from autotune.errors import ArchiveError, CapacityError
+from autotune.home import home_folder
 from autotune.units import format_bytes
 
 _FREE_SHARE = 0.9
 _MAGICS = {b"\x1f\x8b": "gz", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 _BUILDING = ".building"
+_held: set[Path] = set()
+"""Folders of caches that this process keeps from being removed as long as it lives: workers open copies later on."""
+
+
+def inflated_folder(given: str | os.PathLike[str] | None) -> Path:
+    """Give the folder for inflated copies: a caller's own, else the one beside the disk caches.
+
+    The latter counts as one of those. It goes when they have too little room, and no process has used it.
+    """
+    if given is not None:
+        return Path(given)
+    from autotune.data.caches.folders import FolderLock  # caches stand on archives
+
+    folder = home_folder() / "cache" / "tars"
+    if folder not in _held:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(folder)
+        lock.share()
+        atexit.register(lock.release)
+        _held.add(folder)
+    return folder
 
 
 def compression_of(path: Path) -> str | None:

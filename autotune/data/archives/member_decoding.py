@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -64,8 +63,10 @@ def _image(data: bytes) -> Any:
             # Told by the header, before any pixel is there.
             _LIMITS.check("an image", len(data), image.width * image.height * len(image.getbands()))
             return np.array(image)
-    except (Image.DecompressionBombError, SyntaxError, struct.error) as error:
-        raise ArchiveError(f"the image is broken or a bomb: {error}") from error
+    except AutotuneError:
+        raise
+    except Exception as error:  # PIL's plugins raise anything on damaged data
+        raise ArchiveError(f"the image is broken or a bomb: {error or type(error).__name__}") from error
 
 
 def _text(data: bytes) -> str:

@@ -82,7 +82,7 @@ class NpyDataset(Dataset[Any]):
             described = json.loads((directory / _LAYOUT_NAME).read_bytes())
             shapes = tuple(tuple(shape) for shape in described["shapes"])
             self._layout = FixedLayout(described["skeleton"], tuple(described["dtypes"]), shapes)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArchiveDamagedError(f"{directory / _LAYOUT_NAME} cannot be read: {error}") from error
         self._blocks: list[ByteBlock] | None = None
 

@@ -58,7 +58,8 @@ def produce(
     if progress is not None:
         progress(1, count)
     size = max(1, min(_CHUNK_SAMPLES_MAX, _CHUNK_BYTES // max(1, len(first.data))))
-    chunks = _Chunks(source, encode, count, size)
+    # In this process a copy is read too, so that the source stays recognisable: it has nothing open in the end.
+    chunks = _Chunks(source if workers else apart(source), encode, count, size)
     done = 1
     for notes, sizes, data in _in_order(chunks, min(workers, len(chunks))):
         view = memoryview(data.numpy())  # type: ignore[arg-type]  # numpy's types leave the buffer out

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from torch.utils.data import Dataset
@@ -30,6 +30,7 @@ from autotune.spec.config import StoredForm
 from autotune.units import KIB, format_bytes
 
 _logger = logging.getLogger(__name__)
+_Opened = TypeVar("_Opened")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOTHING_FREE_BYTES = 64 * KIB
@@ -66,15 +67,16 @@ class Job:
         return self.directory.parent.parent
 
 
-def build_once(job: Job, is_usable: Callable[[], bool]) -> float:
-    """Build under a lock, so that a second builder waits and finds the archive; give the seconds that it took.
+def build_once(job: Job, found: Callable[[], _Opened | None], built: Callable[[float], _Opened]) -> _Opened:
+    """Build under a lock, so that a second builder waits and finds the archive, and give it opened.
 
     What lies there already and is not usable is removed first. After a kill at any point there is no archive
-    or a whole one.
+    or a whole one. It is opened with the lock still held, so that nobody removes it in between.
 
     Args:
         job: What is built.
-        is_usable: Tells, with the lock held, whether there is an archive that can be used as it is.
+        found: Opens an archive that is there and can be used as it is, else gives None.
+        built: Opens the archive that was built; told the seconds that it took.
 
     Raises:
         CapacityError: The disk, or the limit, has too little room; nothing is left of the attempt.
@@ -84,7 +86,8 @@ def build_once(job: Job, is_usable: Callable[[], bool]) -> float:
     with _full_disk_told(job.root):
         job.directory.parent.mkdir(parents=True, exist_ok=True)
         with _patient(building_lock(job.directory)):
-            return 0.0 if is_usable() else _build(job)
+            opened = found()
+            return built(_build(job)) if opened is None else opened
 
 
 def _build(job: Job) -> float:

@@ -20,7 +20,7 @@ from autotune.data.archives.listing import archive_name
 from autotune.data.archives.publishing import Job, build_once
 from autotune.data.decoders import with_own_decoder
 from autotune.data.facts import samples_equal
-from autotune.data.fingerprint import source_fingerprint
+from autotune.data.fingerprint import source_fingerprint, why_unrecognisable
 from autotune.data.randomness import probe_places
 from autotune.data.stages import apart, base_sample
 from autotune.data.wrapped import ArchivedDataset
@@ -108,8 +108,11 @@ def open_or_build(
         source=apart(stored), directory=directory, name=config.archive, stored=form, progress=progress, workers=workers,
         limit_bytes=limit_bytes, keep=keep,
     )  # fmt: skip
-    build_s = build_once(job, lambda: _is_usable(source, directory))
-    return _opened(dataset, source, directory, build_s=build_s)
+    return build_once(
+        job,
+        lambda: _usable(dataset, source, directory),
+        lambda build_s: _opened(dataset, source, directory, build_s=build_s),
+    )
 
 
 def stored_form(config: LoaderConfig) -> StoredForm:
@@ -132,12 +135,11 @@ def _found(dataset: Dataset[Any], source: Dataset[Any], directory: Path, *, may_
         return None
 
 
-def _is_usable(source: Dataset[Any], directory: Path) -> bool:
+def _usable(dataset: Dataset[Any], source: Dataset[Any], directory: Path) -> OpenedArchive | None:
     try:
-        _opened(source, source, directory)
+        return _opened(dataset, source, directory)
     except _UNUSABLE:
-        return False
-    return True
+        return None
 
 
 def _opened(dataset: Dataset[Any], source: Dataset[Any], directory: Path, *, build_s: float = 0.0) -> OpenedArchive:
@@ -171,8 +173,8 @@ def _fingerprint(dataset: Dataset[Any]) -> str:
     fingerprint = source_fingerprint(dataset)
     if fingerprint is None:
         raise ArchiveError(
-            f"{type(dataset).__qualname__} has neither fingerprint() nor source_paths(), so a change of its source "
-            "could not be noticed and nothing is stored; add one of them, or use archive 'files'"
+            f"a change of the source could not be noticed, so nothing is stored: {why_unrecognisable(dataset)}, or use "
+            "archive 'files'"
         )
     return fingerprint
 

@@ -9,14 +9,17 @@ The index beside it (`<name>.index`) spares a scan; without it, or with that of 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import json
 import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 from torch.utils.data import Dataset
 
 from autotune.data.archives._base import HashedFile, Progress
@@ -55,7 +58,8 @@ def write_tar_file(
         raise SpecError(f"compression must be None or one of {', '.join(CODECS)}, got {compression!r}")
     header = _json({"version": VERSION, "kind": kind, "compression": compression, "metadata": dict(metadata or {})})
     path.parent.mkdir(parents=True, exist_ok=True)
-    building = path.with_name(f".{path.name}.building-{os.getpid()}")
+    _remove_leftovers(path)
+    building = path.with_name(f".{path.name}.building-{platform.node()}-{os.getpid()}")
     index_building = building.with_name(f"{building.name}.index")
     try:
         with HashedFile(building) as file:
@@ -78,6 +82,15 @@ def write_tar_file(
     finally:
         building.unlink(missing_ok=True)
         index_building.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what builders of this archive left that were killed on this machine."""
+    started = f".{path.name}.building-{platform.node()}-"
+    for leftover in path.parent.glob(f"{glob.escape(started)}*"):
+        process = leftover.name.removeprefix(started).partition(".")[0]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            leftover.unlink(missing_ok=True)
 
 
 def index_path(path: Path) -> Path:

@@ -77,6 +77,10 @@ class TarIndex:
         """The skeletons, parsed."""
         return [json.loads(text) for text in self.skeletons]
 
+    def file_of(self, sample: int) -> int:
+        """Give the number of the file that a sample lies in."""
+        return int(self.blocks[self.samples[sample, 3], 0])
+
     def to_bytes(self) -> bytes:
         """Write the index as one file."""
         tables = {name: getattr(self, name) for name in _COLUMNS}
@@ -122,7 +126,7 @@ class TarIndex:
             raise ArchiveDamagedError("the index points outside its archive; build the archive anew")
 
     def _agrees(self) -> bool:
-        """Tell whether every number points to something that is there, and each member belongs to one sample."""
+        """Tell whether every number points to something that is there, and each sample has its members in order."""
         tables = (self.blocks, self.members, self.samples)
         if any(
             len(table) and (table.min() < 0 or table.max() > limit)
@@ -133,6 +137,9 @@ class TarIndex:
         if not len(self.samples) or (first != np.cumsum(count) - count).any() or int(count.sum()) != len(self.members):
             return not len(self.samples) and not len(self.members)
         if skeleton.max() >= len(self.skeletons) or block.max() >= len(self.blocks) or (np.diff(block) < 0).any():
+            return False
+        owner = np.repeat(np.arange(len(count)), count)
+        if ((owner[1:] == owner[:-1]) & (self.members[1:, 0] < self.members[:-1].sum(axis=1))).any():
             return False
         room = self.blocks[block, 3]
         inside = self.members.sum(axis=1) <= np.repeat(room, count)

@@ -15,7 +15,7 @@ from autotune.data.archives.compression import CODECS
 from autotune.data.archives.npy_bytes import npy_array
 from autotune.data.archives.tar_index import TarIndex
 from autotune.data.samples import put_together
-from autotune.errors import ArchiveDamagedError, ArchiveError
+from autotune.errors import ArchiveDamagedError, ArchiveError, ArchiveMissingError
 from autotune.spec.config import StoredForm
 from autotune.units import KIB, MIB
 
@@ -174,6 +174,7 @@ class ProcessFiles:
 
         Raises:
             ArchiveDamagedError: The file ends before.
+            ArchiveMissingError: It was removed before this process opened it.
         """
         file = self._opened(number)
         view = memoryview(bytearray(size))
@@ -194,7 +195,10 @@ class ProcessFiles:
             self._process = os.getpid()
         file = self._open.get(number)
         if file is None:
-            file = self.paths[number].open("rb", buffering=0)
+            try:
+                file = self.paths[number].open("rb", buffering=0)
+            except FileNotFoundError as error:
+                raise ArchiveMissingError(f"{self.paths[number]} was removed since it was opened") from error
             self._open[number] = file
             if len(self._open) > _KEPT_OPEN:
                 self._open.popitem(last=False)

@@ -16,7 +16,7 @@ from autotune.data.archives.member_decoding import decode_member
 from autotune.data.archives.tar_index import NO_LEAVES
 from autotune.data.archives.tar_opening import OpenedTar
 from autotune.data.archives.tar_writer import Parts
-from autotune.errors import SampleError
+from autotune.errors import ArchiveError, SampleError
 
 _MASK = re.compile(r"(?<![a-z])(masks?|labels?|gt|targets?|seg(mentation)?s?)(?![a-z])", re.IGNORECASE)
 _RASTERS = frozenset({"tif", "tiff", "png", "jpg", "jpeg"})
@@ -81,6 +81,7 @@ class SampleDecoder(Dataset[Any]):
 
         Raises:
             SampleError: It cannot be decoded; carries the path of the tar.
+            ArchiveError: A member of a foreign tar is broken or pickled; the message has the path.
         """
         kind = self._opened.kind
         if kind == "decoded":
@@ -99,8 +100,12 @@ class SampleDecoder(Dataset[Any]):
         masks = [bool(_MASK.search(name)) for name in names]
         if len(names) == 2 and sum(masks) == 1 and all(_ending(name) in _RASTERS for name in names):
             return self._pair(stored if masks[1] else stored[::-1])
-        members = {name: decode_member(name, data) for name, data in zip(names, stored, strict=True)}
-        return {"__key__": self._opened.keys[index], **members}
+        key = self._opened.keys[index]
+        try:
+            members = {name: decode_member(name, data) for name, data in zip(names, stored, strict=True)}
+        except ArchiveError as error:
+            raise type(error)(f"{self._opened.path}: sample {key!r}: {error}") from error
+        return {"__key__": key, **members}
 
     def _pair(self, stored: tuple[bytes, ...]) -> Any:
         return self._pairs.decode(stored)

@@ -13,12 +13,11 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from autotune.data.archives.foreign_tar import index_foreign
-from autotune.data.archives.inflating import compression_of, inflated_copy
+from autotune.data.archives.inflating import compression_of, inflated_copy, inflated_folder
 from autotune.data.archives.member_decoding import decode_member
 from autotune.data.archives.tar_reader import TarReader
 from autotune.data.archives.tar_scan import TarLimits
 from autotune.errors import ArchiveError
-from autotune.home import home_folder
 
 
 class WebShards(Dataset[dict[str, Any]]):
@@ -37,6 +36,9 @@ class WebShards(Dataset[dict[str, Any]]):
         ArchiveError: There is no shard, or a member is refused.
     """
 
+    # What follows from the paths: files that are open by now, and numbers of the process.
+    unfingerprinted = ("_index", "_reader", "_numbers", "_counts")
+
     def __init__(
         self,
         shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
@@ -48,9 +50,11 @@ class WebShards(Dataset[dict[str, Any]]):
         self.paths = _found(shards)
         self.decode = decode
         limits = limits or TarLimits()
-        folder = home_folder() / "cache" / "tars" if cache_dir is None else Path(cache_dir)
         packed = [(Path(path), compression_of(Path(path))) for path in self.paths]
-        plain = [path if kind is None else inflated_copy(path, kind, folder, limits) for path, kind in packed]
+        plain = [
+            path if kind is None else inflated_copy(path, kind, inflated_folder(cache_dir), limits)
+            for path, kind in packed
+        ]
         self._index = index_foreign(plain, limits)
         self._reader = TarReader(plain, self._index.table, stored="encoded")
 
@@ -64,7 +68,7 @@ class WebShards(Dataset[dict[str, Any]]):
         names = self._index.part_names(number)
         sample: dict[str, Any] = {"__key__": self._index.keys[number]}
         for name, data in zip(names, parts, strict=True):
-            sample[name] = decode_member(name, data) if self.decode else data
+            sample[name] = self._decoded(number, name, data) if self.decode else data
         return sample
 
     def keys(self) -> tuple[str, ...]:
@@ -74,6 +78,13 @@ class WebShards(Dataset[dict[str, Any]]):
     def source_paths(self) -> list[str]:
         """Give the shards."""
         return list(self.paths)
+
+    def _decoded(self, number: int, name: str, data: bytes) -> Any:
+        try:
+            return decode_member(name, data)
+        except ArchiveError as error:
+            path = self.paths[self._index.table.file_of(number)]
+            raise type(error)(f"{path}: sample {self._index.keys[number]!r}: {error}") from error
 
     def _number(self, key: str) -> int:
         count = self._counts[key]

@@ -182,5 +182,8 @@ def _accelerator() -> torch.device:
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(free * _FREE_SHARE)
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+            device
+        )  # the allocator's, to be had too
+        return int((free + idle) * _FREE_SHARE)
     return max(0, available_bytes() - RESERVE_BYTES)

@@ -19,7 +19,7 @@ from autotune.data.caches.folders import FolderLock, cached_bytes, prune
 from autotune.data.caches.planning import Look, check_fraction, look_at, plan_rows
 from autotune.data.caches.values import FILE_FROM_BYTES, ValueStore
 from autotune.data.facts import samples_equal
-from autotune.data.fingerprint import source_fingerprint
+from autotune.data.fingerprint import source_fingerprint, why_unrecognisable
 from autotune.data.randomness import probe_places
 from autotune.data.records import pack_sample, unpack
 from autotune.data.stages import apart, base_sample, leaves_of
@@ -203,8 +203,8 @@ def cache_name(dataset: Dataset[Any]) -> str:
     fingerprint = source_fingerprint(source)
     if fingerprint is None:
         raise ArchiveError(
-            f"{type(source).__qualname__} has neither fingerprint() nor source_paths(), so a change of its source "
-            "could not be noticed and nothing is stored; add one of them, or use cache 'memory'"
+            f"a change of the source could not be noticed, so nothing is stored: {why_unrecognisable(source)}, or use "
+            "cache 'memory'"
         )
     decoders = sorted({str(name) for leaf in leaves_of(source) if (name := getattr(leaf, "decoder", None))})
     named = "-".join("".join(sign if sign.isalnum() else "_" for sign in name) for name in decoders)

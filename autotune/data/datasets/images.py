@@ -60,6 +60,8 @@ class ImageFilesDataset(StagedDataset):
         super().__init__(seed=seed)
         if labels is not None and len(labels) != len(paths):
             raise DatasetError(f"each image needs one label, got {len(paths)} images and {len(labels)} labels")
+        if labels is not None and np.asarray(labels).dtype.kind not in "biu" and len(labels):
+            raise DatasetError(f"labels are whole numbers, got {np.asarray(labels).dtype} as {labels[0]!r}")
         self.size = None if size is None else as_size(size, "size")
         self.classes = tuple(classes)
         self._paths = path_array(paths)
@@ -148,7 +150,8 @@ class ImageFilesDataset(StagedDataset):
     def decode(self, raw: Raw) -> tuple[torch.Tensor, int]:
         """Turn the bytes of a file and its label into a sample."""
         pixels = decode_image(bytes(raw[0]), self.decoder, self.size)
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), int(bytes(raw[1]))
+        # A copy always: turned by its orientation, an image one pixel wide counts as contiguous with a negative stride.
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), int(bytes(raw[1]))
 
     def base_sample(self, index: int) -> tuple[torch.Tensor, int]:
         """Read one sample; what is wrong with it names the file."""

@@ -112,6 +112,7 @@ class GeoTiffPairDataset(StagedDataset):
         self.decoder = "rasterio_path"
 
     part_names = ("image.tif", "mask.tif")
+    own_decoder_on_bytes = "rasterio_bytes"
 
     @property
     def decoders(self) -> tuple[str, ...]:

@@ -1,9 +1,13 @@
 """Words of the command line that stand for configurations, verdicts and exit codes."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from autotune.cli.compare import verdict
 from autotune.cli.output import exit_code, parse_config
+from autotune.cli.progress import counting
 from autotune.errors import AutotuneError, MachineBusyError, SpecError, StudyFileError
 from autotune.spec import Interval, LoaderConfig
 
@@ -46,3 +50,13 @@ def test_exit_codes_are_those_of_the_documentation(error, code):
 @pytest.mark.parametrize(("low", "high", "word"), [(1.1, 1.2, "a"), (0.8, 0.9, "b"), (0.9, 1.1, "tied")])
 def test_verdict_is_tied_exactly_where_the_interval_holds_one(low, high, word):
     assert verdict(Interval(mean=(low + high) / 2, low=low, high=high)) == word
+
+
+def test_a_bar_that_counts_nothing_leaves_no_line():
+    console = Console(file=io.StringIO(), width=120)
+    with counting(console, "building"):
+        pass
+    assert console.file.getvalue() == ""
+    with counting(console, "building") as progress:
+        progress(3, 3)
+    assert "3 of 3 samples" in console.file.getvalue()

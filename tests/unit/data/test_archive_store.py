@@ -7,15 +7,17 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from data_sets import FileDataset, MixedDataset, SlowDataset, support_environment, write_files
+from filelock import Timeout
 from torch.utils.data import Dataset
 
 from autotune.data.archives.estimating import estimated_bytes
-from autotune.data.archives.holding import is_held
+from autotune.data.archives.holding import building_lock, is_held
 from autotune.data.archives.listing import built_forms, list_archives, matching
 from autotune.data.archives.pruning import prune, remove_archive, sweep
 from autotune.data.archives.store import open_or_build
@@ -401,6 +403,44 @@ def test_a_removed_archive_is_missing_at_once(tmp_path):
     with pytest.raises(ArchiveMissingError):
         open_or_build(MixedDataset(version="a"), NPY, tmp_path, build=False)
     assert not [path for path in (tmp_path / name).parent.iterdir() if path.suffix != ".lock"]
+
+
+class WatchingDataset(MixedDataset):
+    """Tells at each read after its archive was published whether somebody could remove that."""
+
+    removable: ClassVar[list[bool]] = []
+
+    def __getitem__(self, index):
+        for manifest in self.root.glob("*/npy-decoded/manifest.json"):
+            lock = building_lock(manifest.parent)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                self.removable.append(False)
+            else:
+                self.removable.append(True)
+                lock.release()
+        return super().__getitem__(index)
+
+
+def test_a_new_archive_is_opened_before_anybody_can_remove_it(tmp_path):
+    dataset = WatchingDataset()
+    dataset.root = tmp_path
+    open_or_build(dataset, NPY, tmp_path)
+    assert WatchingDataset.removable
+    assert not any(WatchingDataset.removable)
+
+
+def test_an_archive_that_cannot_be_touched_is_passed_over_and_named(tmp_path):
+    stuck, _, last = build(tmp_path, "a", "b", "c")
+    manifest = tmp_path / stuck / "manifest.json"
+    manifest.unlink()
+    manifest.mkdir()  # as one that belongs to somebody else: it cannot be opened for writing
+    with pytest.raises(ArchiveError, match="cannot be removed"):
+        remove_archive(tmp_path, stuck)
+    size = size_of_one(tmp_path)
+    prune(tmp_path, 2 * size + size // 2)
+    assert names_in(tmp_path) == {stuck, last}
 
 
 # Limits of the home folder

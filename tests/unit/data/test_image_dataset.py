@@ -297,6 +297,21 @@ def test_labels_are_one_for_each_image(folder):
             ImageFilesDataset(paths, **wrong)
 
 
+def test_labels_are_whole_numbers(folder):
+    paths = list(ImageFilesDataset.from_folder(folder).source_paths())
+    with pytest.raises(DatasetError, match=r"whole numbers, got float64 as 0\.7"):
+        ImageFilesDataset(paths, [0.7, 1, 2, 3, 4, 5])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("decoder", ["pil", "simplejpeg", "cv2"])
+def test_image_of_one_pixel_is_turned(tmp_path, decoder, orientation):
+    path = tmp_path / "one.jpg"
+    write_jpeg(path, np.full((1, 1, 3), 128, np.uint8), orientation=orientation)
+    image, _ = ImageFilesDataset([path], decoder=decoder)[0]
+    assert image.shape == (3, 1, 1)
+
+
 def test_fingerprint_is_one_for_equal_pixels(folder):
     dataset = ImageFilesDataset.from_folder(folder, size=20)
     digests = {name: source_fingerprint(dataset.with_decoder(name)) for name in ALL}

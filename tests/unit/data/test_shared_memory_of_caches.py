@@ -75,6 +75,19 @@ def test_lock_keeps_processes_apart(start):
     assert numbers(memory)[0] == 9001
 
 
+def test_lock_keeps_processes_apart_where_an_inherited_file_cannot_be_opened_again(monkeypatch):
+    monkeypatch.setattr("autotune.data.shared_memory._OPENED_FILES", "/nowhere")  # as on systems without /proc
+    memory = SharedMemory(8)
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=add, args=(memory, 3000)) for _ in range(2)]
+    for child in children:
+        child.start()
+    add(memory, 3000)
+    for child in children:
+        child.join()
+    assert numbers(memory)[0] == 9000
+
+
 def test_lock_keeps_threads_and_copies_apart():
     memory = SharedMemory(8)
     threads = [threading.Thread(target=add, args=(copy.deepcopy(memory), 2000)) for _ in range(4)]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from autotune.data.archives import FORMATS
+from autotune.data.build import make_loader
 from autotune.data.facts import samples_equal
 from autotune.data.stages import StagedDataset, augment_generator
 from autotune.data.streaming import StreamedArchive, part_of
@@ -52,6 +53,27 @@ def streamed(reader, *, shuffle=True, seed=3, buffer=8, **settings):
 
 def order_of(dataset, **arguments):
     return [int(sample[0]) for sample in DataLoader(dataset, batch_size=None, **arguments)]
+
+
+def test_loaders_over_one_archive_keep_an_order_of_their_own(numbers):
+    dataset = StreamedArchive(Numbers(), numbers["tar"], encoded=False, buffer=8)
+    alone = make_loader(dataset, {"batch_size": None}, shuffle=True, seed=1)
+    expected = [int(sample[0]) for sample in alone]
+    dataset = StreamedArchive(Numbers(), numbers["tar"], encoded=False, buffer=8)
+    training = make_loader(dataset, {"batch_size": None}, shuffle=True, seed=1)
+    make_loader(dataset, {"batch_size": 4}, shuffle=False)
+    assert [int(sample[0]) for sample in training] == expected != list(range(COUNT))
+
+
+def test_epoch_after_an_early_break_has_the_order_of_its_number(numbers):
+    def second_epoch(samples):
+        loader = DataLoader(streamed(numbers["tar"], shuffle=True), batch_size=None, num_workers=2)
+        for _ in zip(range(samples), loader, strict=False):
+            pass
+        return [int(sample[0]) for sample in loader]
+
+    whole = second_epoch(COUNT)
+    assert all(second_epoch(samples) == whole for samples in (1, 1, 1, 2, 3))
 
 
 @pytest.mark.parametrize("name", STREAMING_FORMATS)
@@ -106,7 +128,7 @@ def test_order_depends_on_seed_and_epoch_and_nothing_else(numbers):
     assert order_of(dataset) == epochs[1]
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_epochs_go_on_whether_workers_persist_or_not(start, numbers):
     orders = []
     for persistent in (False, True):
@@ -260,6 +282,7 @@ def run_rank(rank, folder, store):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_process_group_divides_the_samples(tmp_path):
     FORMATS["tar"].build(MixedDataset(), tmp_path)
     torch.multiprocessing.spawn(run_rank, args=(tmp_path, str(tmp_path / "store")), nprocs=2)

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -14,12 +15,23 @@ import pytest
 import torch
 import webdataset
 import zstandard
-from data_sets import AugmentedDataset, BytesDataset, MixedDataset, RandomDataset, ShardedNumbers, SlowDataset
+from data_sets import (
+    AugmentedDataset,
+    BytesDataset,
+    MixedDataset,
+    RandomDataset,
+    ShardedNumbers,
+    SlowDataset,
+    support_environment,
+)
 from PIL import Image
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import autotune.loaders
-from autotune.data.archives.tar_file import index_path
+from autotune.data.archives.tar_file import index_beside, index_path
+from autotune.data.archives.tar_index import TarIndex
+from autotune.data.build import make_loader
+from autotune.data.caches.folders import prune
 from autotune.data.datasets.raster import GeoTiffPairDataset
 from autotune.data.facts import samples_equal
 from autotune.data.fingerprint import source_fingerprint
@@ -27,6 +39,7 @@ from autotune.data.stages import read_stage
 from autotune.errors import (
     ArchiveDamagedError,
     ArchiveError,
+    ArchiveMissingError,
     DatasetError,
     RandomSamplesError,
     SampleError,
@@ -382,6 +395,100 @@ def test_inflated_copies_lie_under_the_home_by_default(tmp_path, monkeypatch):
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(foreign_tar([("a.cls", b"1")])))
     assert TarArchiveDataset(tmp_path / "a.tar.gz")[0]["cls"] == 1
     assert len(list((tmp_path / "home" / "cache" / "tars").glob("*.tar"))) == 1
+
+
+def test_inflated_copies_in_use_are_not_removed_with_old_caches(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOTUNE_HOME", str(tmp_path / "home"))
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(foreign_tar([("a.cls", b"1")])))
+    dataset = TarArchiveDataset(tmp_path / "a.tar.gz")
+    assert prune(tmp_path / "home" / "cache", 0) == ()
+    assert pickle.loads(pickle.dumps(dataset))[0]["cls"] == 1
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_tar_is_recognised_before_and_after_reading_and_in_another_process(compression, tmp_path):
+    path = convert_dataset_to_tar(MixedDataset(5), path_for(tmp_path, compression), compression)
+    dataset = TarArchiveDataset(path)
+    fresh = source_fingerprint(dataset)
+    all_of(dataset)
+    assert source_fingerprint(dataset) == fresh
+    code = (
+        "from autotune.loaders import TarArchiveDataset\nfrom autotune.data.fingerprint import source_fingerprint\n"
+        f"print(source_fingerprint(TarArchiveDataset({str(path)!r})))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == fresh
+    assert source_fingerprint(TarArchiveDataset(path, decode=tuple)) != fresh
+
+
+def test_shards_are_recognised_before_and_after_reading(tmp_path):
+    (tmp_path / "a.tar").write_bytes(foreign_tar([("a.cls", b"1"), ("b.cls", b"2")]))
+    shards = WebShards(tmp_path / "a.tar")
+    fresh = source_fingerprint(shards)
+    assert shards["b"]["cls"] == 2
+    assert source_fingerprint(shards) == fresh
+
+
+def test_order_that_the_caller_set_is_kept_by_a_loader_of_ours(tmp_path):
+    path = convert_dataset_to_tar(TensorDataset(torch.arange(40)), tmp_path / "a.tar")
+    expected = [int(number) for (number,) in IterableTarArchiveDataset(path, shuffle_buffer=16, seed=5)]
+    assert expected != sorted(expected)
+    for shuffle in (False, True):
+        stream = IterableTarArchiveDataset(path, shuffle_buffer=16, seed=5)
+        loader = make_loader(stream, {"batch_size": None}, shuffle=shuffle, seed=9)
+        assert [int(number) for (number,) in loader] == expected
+
+
+@pytest.mark.parametrize("read", [TarArchiveDataset, WebShards])
+def test_broken_member_is_named_with_its_file_and_sample(read, tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(foreign_tar([("good.cls", b"1"), ("bad.npy", b"broken")]))
+    with pytest.raises(ArchiveError, match=r"a\.tar: sample 'bad': member 'npy'"):
+        read(path)[1]
+
+
+def test_image_on_which_its_library_stumbles_is_an_error_of_the_archive(tmp_path):
+    held = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(held, "DDS")
+    broken = bytearray(held.getvalue())
+    broken[80:84] = b"\0\0\0\x80"  # flags of pixels that nobody knows
+    path = tmp_path / "a.tar"
+    path.write_bytes(foreign_tar([("a.png", bytes(broken)), ("a.cls", b"1")]))
+    with pytest.raises(ArchiveError, match="broken or a bomb"):
+        TarArchiveDataset(path)[0]
+
+
+@pytest.mark.parametrize("swapped", [(0, 1), (1, 0)])
+def test_index_whose_members_lie_in_another_order_is_not_believed(swapped, tmp_path):
+    dataset = TensorDataset(torch.arange(8), torch.arange(8) * 3)
+    path = convert_dataset_to_tar(dataset, tmp_path / "a.tar")
+    index = TarIndex.from_file(index_path(path))
+    index.members[:2] = index.members[list(swapped)]
+    index_path(path).write_bytes(index.to_bytes())
+    assert (index_beside(path) is None) == (swapped == (1, 0))
+    assert samples_equal(all_of(TarArchiveDataset(path)), all_of(dataset))
+
+
+def test_next_build_removes_what_a_killed_one_left(tmp_path):
+    path = tmp_path / "[a].tar"
+    code = (
+        "import os, signal\nfrom data_sets import MixedDataset\nfrom autotune.loaders import convert_dataset_to_tar\n"
+        "end = lambda done, _: done == 9 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"convert_dataset_to_tar(MixedDataset(), {str(path)!r}, progress=end)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], env=support_environment(), check=False)
+    assert killed.returncode == -9
+    assert [found.name.split("-")[0] for found in tmp_path.iterdir()] == [".[a].tar.building"]
+    convert_dataset_to_tar(MixedDataset(), path)
+    assert {found.name for found in tmp_path.iterdir()} == {"[a].tar", "[a].tar.index"}
+
+
+def test_tar_that_was_removed_is_said_to_be_missing(tmp_path):
+    path = convert_dataset_to_tar(MixedDataset(5), tmp_path / "a.tar")
+    dataset = TarArchiveDataset(path)
+    path.unlink()
+    with pytest.raises(ArchiveMissingError, match="removed since"):
+        dataset[0]
 
 
 def test_what_is_no_tar_is_said(tmp_path):

@@ -215,6 +215,15 @@ def test_cache_is_clamped_to_what_fits_into_memory():
     assert clamp(config, dataset=facts(length=10**9), machine=machine())[0] == config
 
 
+def test_ranks_share_the_memory_of_an_accelerator_only_where_there_are_fewer_of_them():
+    dataset = facts(structure="(float32[1024,1024], int64[])", declared=True, length=1024)
+    config, gpu = LoaderConfig(cache="device"), {"accelerator": "gpu", "accelerator_memory_bytes": 8 * 2**30}
+    own = clamp(config, dataset=dataset, machine=machine(accelerator_count=4, **gpu), ranks_on_node=4)
+    assert own == (config, ())
+    shared, _ = clamp(config, dataset=dataset, machine=machine(accelerator_count=2, **gpu), ranks_on_node=4)
+    assert shared.cache_fraction == pytest.approx(0.94)
+
+
 def test_device_features_are_taken_back_without_an_accelerator_and_make_it_near():
     config = LoaderConfig(num_workers=2, pin_memory=True, cache="device")
     clamped, reasons = clamp(config, dataset=facts(), machine=machine())

@@ -7,17 +7,20 @@ import pytest
 from registry_values import Numbers, decision, decision_here, facts, record, workload
 
 from autotune.registry import open_registry
-from autotune.resolve.best import best_config
+from autotune.resolve.best import best_config, best_loader
 from autotune.resolve.explain import explain
 from autotune.resolve.resolution import AutotuneWarning
 from autotune.spec import Consumer, LoaderConfig
 
 
-def test_best_config_warns_when_the_home_folder_cannot_even_be_looked_at(tmp_path):
+def test_there_is_an_answer_when_the_home_folder_cannot_even_be_looked_at(tmp_path):
     home = tmp_path / ("x" * 300)  # a name that no file system takes: stat fails, for root too
     with pytest.warns(AutotuneWarning, match="name a folder that you may read"):
         assert best_config(Numbers(), home=home).match == "default"
     assert explain(Numbers(), home=home).resolution.match == "default"
+    for archive in ("if_built", "build"):
+        with pytest.warns(AutotuneWarning, match="name a folder that you may read"):
+            assert len(list(best_loader(Numbers(), home=home, archive=archive))) == 2
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -6,6 +6,7 @@ from autotune.errors import SpecError
 from autotune.space import PRIORS, Space
 from autotune.space.dimensions import worker_choices
 from autotune.spec import STORED_FORMS, DatasetFacts, Inspection, MachineFacts, SpaceSpec
+from autotune.spec.study_file import spec_from_fields
 from autotune.units import GIB
 
 BY_NAME = {prior.name: prior for prior in PRIORS}
@@ -114,10 +115,25 @@ def test_a_cache_on_the_device_is_proposed_with_an_accelerator_and_fixed_samples
         Space(SpaceSpec(cache=("device",), archive=("files",)), with_gpu.replace(varying=True))
 
 
+def test_a_study_on_the_cpu_leaves_the_accelerator_alone():
+    fields = {"name": "s", "dataset": {"factory": "my:make"}, "budget": "1m", "space": {"cache": ["none", "device"]}}
+    found = {}
+    for device in ("auto", "cpu"):
+        points = Space.of_study(
+            spec_from_fields({**fields, "device": device}), inspection(machine=machine(gpus=1))
+        ).points
+        found[device] = {(point.cache, point.pin_memory) for point in points}
+    assert ("device", False) in found["auto"]
+    assert found["cpu"] == {("none", False), ("memory", False)}
+
+
 def test_a_disk_cache_needs_a_recognisable_source():
-    assert "disk" in {point.cache for point in Space(SpaceSpec(cache=("none", "disk")), inspection()).points}
+    wanted, installed = SpaceSpec(cache=("disk",), archive=("files",)), inspection(disk_cache=True)
+    assert {point.cache for point in Space(wanted, installed).points} == {"disk"}
     with pytest.raises(SpecError, match="disk_cache_without_fingerprint"):
-        Space(SpaceSpec(cache=("disk",), archive=("files",)), inspection(fingerprint=None))
+        Space(wanted, installed.replace(fingerprint=None))
+    with pytest.raises(SpecError, match="package_missing"):
+        Space(wanted, inspection())
 
 
 def test_decoders_are_tried_where_samples_are_decoded_and_only_exact_ones_unless_allowed():
@@ -127,6 +143,9 @@ def test_decoders_are_tried_where_samples_are_decoded_and_only_exact_ones_unless
     assert {point.decoder for point in points if point.stored == "decoded"} == {None}
     loose = Space(SpaceSpec(), offering, inexact_decoders=True).points
     assert {point.decoder for point in loose} == {None, "cv2", "pil_draft"}
+    by_path = offering.replace(own_decoder_on_bytes="cv2")
+    tars = [point for point in Space(SpaceSpec(), by_path).points if point.stored == "encoded"]
+    assert {(point.archive, point.decoder) for point in tars} == {("files", None), ("files", "cv2"), ("tar", None)}
     with pytest.raises(SpecError, match="inexact_decoders: true"):
         Space(SpaceSpec(decoder=("pil_draft",)), offering)
     with pytest.raises(SpecError, match="offers"):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from optuna.trial import TrialState
-from study_records import DATASET, MACHINE, measured_record, measurement, record
+from study_records import DATASET, MACHINE, WORKLOAD, measured_record, measurement, record
 
 from autotune.constants import CONFIRM_PAIRS_MIN
 from autotune.spec import Failure, LoaderConfig, MemoryLimit, Phases
@@ -144,3 +144,24 @@ def test_an_archive_costs_its_building_whichever_trial_built_it():
     )
     assert ledger.one_off_s(winner) == 6.0
     assert ledger.one_off_s(plain) == 0.0
+
+
+def test_what_a_part_of_the_dataset_costs_once_is_charged_for_the_whole():
+    npy = LoaderConfig(archive="npy", cache="memory").canonical(has_accelerator=False)
+    phases = Phases(archive_build_s=2.0, cache_fill_s=1.0)
+    for subset, expected in ((60, 30.0), (600, 3.0), (10_000, 3.0)):
+        measured = record(npy, measurement=measurement(200.0, phases=phases), workload=WORKLOAD.replace(subset=subset))
+        assert Ledger([measured]).one_off_s(npy) == expected
+
+
+def test_a_disk_cache_costs_its_filling_whichever_trials_filled_it():
+    half, whole, later = (
+        LoaderConfig(cache="disk", cache_fraction=share, num_workers=workers).canonical(has_accelerator=False)
+        for share, workers in ((0.5, 0), (1.0, 0), (1.0, 2))
+    )
+    seconds = {half: 2.0, whole: 2.0, later: 0.0}
+    ledger = Ledger(
+        record(config, measurement=measurement(200.0, phases=Phases(cache_fill_s=filled_s)))
+        for config, filled_s in seconds.items()
+    )
+    assert [ledger.one_off_s(config) for config in seconds] == [2.0, 4.0, 4.0]
