@@ -208,6 +208,8 @@ def _check_order(dataset: Dataset[Any], shuffle: bool | None, arguments: Mapping
 
 
 def _check_streaming(question: Question, arguments: Mapping[str, Any]) -> None:
+    if question.streams and question.dataset.iterable:
+        raise SpecError("an iterable dataset has its own order, got order='streaming'; leave order out")
     for name in ("sampler", "batch_sampler"):
         if question.streams and name in arguments:
             raise SpecError(

@@ -12,6 +12,8 @@ from autotune.units import format_bytes
 
 _ARRAY = re.compile(r"(bool|uint|int|float|bfloat|complex)(\d*)\[([\d,\s]*)\]")
 _SMALLEST_FRACTION = 0.01
+_NEED_ARCHIVE = frozenset({"archive", "stored", "order"})
+"""Fields that mean nothing without an archive: who pins one of them has asked for one."""
 
 Clamped = tuple[LoaderConfig, tuple[str, ...]]
 
@@ -104,11 +106,12 @@ def _clamp_workers(config: LoaderConfig, machine: MachineFacts, ranks_on_node: i
 
 
 def _clamp_iterable(config: LoaderConfig, pinned: Collection[str], reasons: list[str]) -> LoaderConfig:
-    if config.archive != "files" and "archive" not in pinned:
-        config = config.replace(archive="files", stored=None)
+    if config.archive != "files" and not _NEED_ARCHIVE & set(pinned):
+        config = config.replace(archive="files", stored=None, order="map")
         reasons.append("an iterable dataset is read from its own source, not from an archive")
     if config.cache != "none" and "cache" not in pinned:
-        config = config.replace(cache="none", cache_fraction=None)
+        fraction = config.cache_fraction if "cache_fraction" in pinned else None
+        config = config.replace(cache="none", cache_fraction=fraction)
         reasons.append("an iterable dataset has no index to cache by")
     return config
 

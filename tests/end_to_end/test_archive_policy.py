@@ -378,6 +378,15 @@ def test_streaming_excludes_a_sampler(home):
         best_loader(Numbers(), home=home.folder, order="streaming", sampler=[0, 1])
 
 
+def test_an_iterable_dataset_cannot_be_streamed_from_an_archive(home):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(range(3))
+
+    with pytest.raises(SpecError, match="leave order out"):
+        best_loader(Stream(), home=home.folder, order="streaming")
+
+
 def test_an_opened_archive_survives_a_prune_while_the_loader_lives(home):
     dataset = Numbers()
     home.study(dataset, BEST)

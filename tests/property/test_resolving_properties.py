@@ -84,6 +84,7 @@ pins = st.fixed_dictionaries(
         "archive": st.sampled_from(sorted(STORED_FORMS)),
         "stored": st.sampled_from(["encoded", "decoded"]),
         "decoder": st.just("fast"),
+        "order": st.sampled_from(["map", "streaming"]),
     },
 ).filter(_agree)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from study_records import DATASET, MACHINE, failed_record, measured_record, measurement
 
-from autotune.spec import Failure, Inspection, LoaderConfig, MemoryLimit, Phases
+from autotune.spec import Failure, Inspection, LoaderConfig, MemoryLimit
 from autotune.study.feasibility import limit_bytes, predicted_breach
 from autotune.study.ledger import Ledger
 from autotune.study.verdict import score, verdict
@@ -31,10 +31,10 @@ def test_a_measurement_is_told_as_its_rate_and_feasible():
 
 @given(st.floats(1, 1e5), st.floats(0, 1e4), st.integers(1, 1000))
 def test_horizon_spreads_one_off_costs_and_never_raises_the_score(rate, build_s, epochs):
-    measured = measurement(rate, phases=Phases(archive_build_s=build_s))
-    short, long = (score(measured, horizon_epochs=n) for n in (epochs, epochs + 1))
+    measured = measurement(rate)
+    short, long = (score(measured, n, build_s) for n in (epochs, epochs + 1))
     assert short <= long * (1 + 1e-9) <= rate * (1 + 2e-9)
-    assert score(measured) == rate
+    assert score(measured, None, build_s) == rate
     total = 600 * epochs / rate + build_s
     assert short == pytest.approx(600 * epochs / total)
 
