@@ -109,8 +109,11 @@ def _make_folder(folder: Path, place: str) -> None:
 def _prepare(engine: Engine, place: str) -> None:
     with engine.connect() as connection:
         check_not_foreign(connection, place)
+        new = not inspect(connection).has_table(VERSION_TABLE)
     use_write_ahead_log(engine)
-    version = _version(engine)
+    # A new registry is the common case after `tune` in a script, and SQLAlchemy's errors live in reference cycles that
+    # hold the frames of all callers: whatever loader a script makes next to it would outlive its last name.
+    version = None if new else _version(engine)
     if version == HEAD:
         return
     from autotune.registry.migrate import known_versions, upgrade

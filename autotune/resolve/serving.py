@@ -95,10 +95,11 @@ def put_into_effect(
             return current.replace(why=(*current.why, *reasons)), _applied(dataset, current, places)
         except Exception as raised:  # noqa: BLE001
             # Whatever the dataset's own code raises while samples are probed: the plain loader may never read those.
-            error = raised.error if isinstance(raised, _ArchiveRefusedError) else raised
+            # The error gets no name here: its traceback holds this frame, and with it the loader of the caller, whose
+            # workers would then live until some collection of cycles and not answer for seconds at their end.
             step = _step_back(current, raised, given_up=given_up.pins, pinned=pinned)
             if step is None:
-                raise error from None
+                raise _cause(raised) from None
             before = current
             if resolve_again is None:
                 given_up.pins.update(step)
@@ -106,8 +107,8 @@ def put_into_effect(
             else:
                 given_up.add(step, before, _built(dataset, places), pinned=pinned)
                 current = resolve_again(given_up.pins, given_up.archives)
-            reason = _reason(step, before, current, error)
-            if "archive" in step and isinstance(error, _BUILDING_HELPS) and not places.build:
+            reason = _reason(step, before, current, _cause(raised))
+            if "archive" in step and isinstance(_cause(raised), _BUILDING_HELPS) and not places.build:
                 reason += worth_of_building(dataset, before, current)
             warn_caller(f"{reason}. Training goes on without it.")
             reasons = (*reasons, reason)
@@ -216,7 +217,7 @@ def _step_back(
     resolution: Resolution, error: Exception, *, given_up: Pinned, pinned: Collection[str]
 ) -> dict[str, Any] | None:
     config, refused = resolution.config, isinstance(error, _ArchiveRefusedError)
-    error = error.error if isinstance(error, _ArchiveRefusedError) else error
+    error = _cause(error)
     steps: list[dict[str, Any]] = []
     if config.order == "streaming":
         steps.append({"archive": "files", "order": "map"})
@@ -230,6 +231,10 @@ def _step_back(
         steps.insert(0, {"decoder": None})
     left = [step for step in steps if not step.keys() & given_up.keys()]
     return left[0] if left else None
+
+
+def _cause(error: Exception) -> Exception:
+    return error.error if isinstance(error, _ArchiveRefusedError) else error
 
 
 def _replaced(resolution: Resolution, step: Pinned) -> Resolution:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 MAIN = "from autotune.cli import main; main()"
@@ -57,12 +59,23 @@ class CommandLine:
         return {**kept, **ours, "NO_COLOR": "1"}
 
     def __call__(self, *words, code=0):
-        run = subprocess.run(
-            [sys.executable, "-c", MAIN, *map(str, words)], env=self.environ, cwd=self.folder,
-            capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
-        assert run.returncode == code, run.stderr[-2000:]
-        return Finished(run.returncode, run.stdout, run.stderr)
+        return self.python("-c", MAIN, *words, code=code)
+
+    def python(self, *words, code=0, within_s=240):
+        """Run Python to its end; where there is none, say where each of its threads is."""
+        command = [sys.executable, "-X", "faulthandler", *map(str, words)]
+        with subprocess.Popen(
+            command, env=self.environ, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=within_s)
+            except subprocess.TimeoutExpired:
+                family = psutil.Process(process.pid).children(recursive=True)
+                process.send_signal(signal.SIGABRT)
+                out, err = process.communicate()
+                pytest.fail(f"no end within {within_s} s, with {family}:\n{out[-1000:]}\n{err[-5000:]}")
+        assert process.returncode == code, err[-3000:]
+        return Finished(process.returncode, out, err)
 
     def study(self, text, name="study.yaml"):
         """Write a study file."""

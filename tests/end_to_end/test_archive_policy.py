@@ -1,7 +1,9 @@
 """Which archive `best_loader` reads: what is built, what is to be built, none, or a format by name."""
 
+import gc
 import os
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -279,6 +281,22 @@ def test_several_damaged_archives_lead_down_to_plain_files(home):
         "archive=tar instead of hdf5-decoded",
         "archive=files instead of tar-decoded",
     ]
+
+
+@pytest.mark.parametrize("built", [(), ("tar",)])
+def test_a_loader_after_a_step_back_goes_with_its_last_name_and_not_at_some_collection(home, built):
+    dataset = Numbers()
+    home.study(dataset, BEST)
+    home.build(dataset, *built)
+    gc.collect()
+    gc.disable()
+    try:
+        loader, _ = told(dataset, home)
+        gone = weakref.ref(loader)
+        del loader
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 class TwoFields(FileDataset):

@@ -1,8 +1,5 @@
 """A user's own script: dataset class in it, no `__main__` guard, real rasters."""
 
-import subprocess
-import sys
-
 import pytest
 
 SCRIPT = '''
@@ -69,15 +66,11 @@ def test_an_unguarded_script_tunes_its_own_class_and_gets_its_samples_bit_for_bi
     place = make_command_line("script")
     script = place.folder / "train.py"
     script.write_text(SCRIPT)
-    run = subprocess.run(
-        [sys.executable, script, folder], cwd=place.folder, env=place.environ, capture_output=True, text=True,
-        timeout=240, check=False,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    started, outcome, equal = run.stdout.splitlines()
+    run = place.python(script, folder)
+    started, outcome, equal = run.out.splitlines()
     assert started == "started", "the script was imported by a measuring process"
     assert outcome.split()[0] in {"gain", "nothing_to_gain", "undecided"}
     assert outcome.split()[2] == "2"
     assert equal == "equal 40"
-    assert "Traceback" not in run.stderr
+    assert "Traceback" not in run.err
     assert (place.home / "registry.db").exists()
