@@ -150,19 +150,27 @@ def _sample(view: memoryview, header: bytes, start: int) -> Any:
 
 
 def _parts(view: memoryview, header: bytes, start: int) -> tuple[bytes, ...]:
+    extents, end = _parts_plan(header, start)
+    if end != len(view):
+        raise ArchiveDamagedError(f"a stored sample must have {end} bytes, got {len(view)}; build it again")
+    return tuple([bytes(view[first:last]) for first, last in extents])
+
+
+@lru_cache(maxsize=4096)
+def _parts_plan(header: bytes, start: int) -> tuple[tuple[tuple[int, int], ...], int]:
     try:
         sizes = [int(size) for size in json.loads(header)]
     except _BROKEN as error:
         raise ArchiveDamagedError(f"a stored sample has a broken header: {error}; build it again") from error
-    parts = []
+    if min(sizes, default=0) < 0:
+        raise ArchiveDamagedError(f"a stored sample has parts of less than 0 bytes: {header!r}; build it again")
+    extents = []
     end = start if sizes else _HEAD.size + len(header)
     for size in sizes:
         first = _aligned(end)
         end = first + size
-        parts.append(bytes(view[first:end]))
-    if end != len(view) or min(sizes, default=0) < 0:
-        raise ArchiveDamagedError(f"a stored sample must have {end} bytes, got {len(view)}; build it again")
-    return tuple(parts)
+        extents.append((first, end))
+    return tuple(extents), end
 
 
 _Place = tuple[np.dtype[Any], tuple[int, ...], int, int]

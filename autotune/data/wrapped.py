@@ -60,17 +60,21 @@ class WrappedDataset(Dataset[Any]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Give the samples of a batch, read as a whole where the store can."""
-        places = [self._place(index) for index in indices]
+        places = self._places(indices)
         samples = self.base_samples(places)
         if not self.augments_samples:
             return samples
         return [self.augment_sample(sample, place) for sample, place in zip(samples, places, strict=True)]
 
     def _place(self, index: int) -> int:
+        return self._places([index])[0]
+
+    def _places(self, indices: Sequence[int]) -> list[int]:
         count = len(self)
-        if not -count <= index < count:
-            raise IndexError(f"index must be under {count}, got {index}")
-        return int(index) % count
+        for index in indices:
+            if not -count <= index < count:
+                raise IndexError(f"index must be under {count}, got {index}")
+        return [int(index) % count for index in indices]
 
     def __getattr__(self, name: str) -> Any:
         # Copying and unpickling ask for attributes before there is a source; and special methods are

@@ -79,12 +79,12 @@ PRIORS: tuple[Prior, ...] = (
     ),
     Prior(
         name="decoded and memory-mapped",
-        source="benchmarks of the formats: 7 times the rule of thumb on decode-bound rasters",
+        source="studies/records/2026-11-21-archives.md: 36 times plain files with 2 workers on decode-bound rasters",
         config=_fixed(batch_size=32, archive="npy", stored="decoded"),
     ),
     Prior(
         name="all in memory, no workers",
-        source="benchmarks of the caches: workers cut a cached rate 8 to 10 times",
+        source="studies/records/2026-11-21-archives.md: 2 workers cut a cached rate 9 times",
         config=_fixed(batch_size=32, cache="memory", cache_fraction=1.0),
     ),
     Prior(name="75 % of cores", source="seed 4, Optimal Worker Configuration", config=_three_quarters),
