@@ -55,9 +55,7 @@ def list_command(
     console = Console(soft_wrap=True, highlight=False)
     if entries:
         console.print(_table(entries, deployed))
-    console.print(
-        f"{len(entries)} archives, {format_bytes(used)} of at most {format_bytes(limit)} in {at.archive_root}"
-    )
+    console.print(f"{_counted(entries)}, {format_bytes(used)} of at most {format_bytes(limit)} in {at.archive_root}")
 
 
 @app.command(
@@ -218,11 +216,15 @@ def _tell_built(opened: OpenedArchive, *, as_json: bool) -> None:
     )
 
 
+def _counted(archives: Sequence[object]) -> str:
+    return "1 archive" if len(archives) == 1 else f"{len(archives)} archives"
+
+
 def _tell_removed(removed: Sequence[ArchiveEntry], refused: Mapping[str, str], *, as_json: bool) -> None:
     freed = sum(entry.size_bytes for entry in removed)
     if as_json:
         print_json({"removed": [entry.name for entry in removed], "freed_bytes": freed, "refused": dict(refused)})
     else:
-        print(f"removed {len(removed)} archives, {format_bytes(freed)} freed")
+        print(f"removed {_counted(removed)}, {format_bytes(freed)} freed")
     for told in refused.values():
         error_console().print(told, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -66,8 +66,9 @@ def _rows(measured: Measurement) -> list[tuple[str, str]]:
         )),
         ("page cache", measured.page_cache),
     ]  # fmt: skip
-    if measured.archive_bytes is not None:
-        rows.append(("archive", format_bytes(measured.archive_bytes)))
+    if measured.archive is not None:
+        size, took = format_bytes(measured.archive.size_bytes), format_seconds(measured.archive.build_s)
+        rows.append(("archive", f"{size}, built in {took}"))
     if measured.cache is not None:
         cache = measured.cache
         held = f"{cache.fraction:.0%} of the samples have a place, {cache.filled:,} are held in"

@@ -7,7 +7,7 @@ import numpy as np
 from autotune.measure.limits import check_rate
 from autotune.measure.throughput import Throughput
 from autotune.measure.window import counted, rate_interval
-from autotune.spec import CacheUse, Measurement, MemoryUse, PageCacheState, Phases
+from autotune.spec import ArchiveUse, CacheUse, Measurement, MemoryUse, PageCacheState, Phases
 
 
 def assemble(
@@ -17,11 +17,11 @@ def assemble(
     memory: MemoryUse,
     phases: Phases,
     seed: int,
+    archive: ArchiveUse | None = None,
     cache: CacheUse | None = None,
     page_cache: PageCacheState = "unknown",
     page_cache_resident_share: float | None = None,
     bytes_read: int | None = None,
-    archive_bytes: int | None = None,
     throttled_s: float | None = None,
     load_average: float | None = None,
 ) -> Measurement:
@@ -33,11 +33,11 @@ def assemble(
         memory: What the meters found.
         phases: Seconds of everything before the windows; ramp, first batch and windows are filled in here.
         seed: Seed of the order.
+        archive: What the archive costs.
         cache: What the cache did.
         page_cache: Verified state.
         page_cache_resident_share: Share of resident pages.
         bytes_read: Bytes fetched from storage while measuring.
-        archive_bytes: Size of the archive.
         throttled_s: Seconds of throttling while measuring.
         load_average: One-minute load average before the run.
 
@@ -63,11 +63,11 @@ def assemble(
         unsteady=found.unsteady,
         memory=memory,
         phases=phases.replace(first_batch_s=found.first_batch_s, ramp_s=found.ramp_s, measured_s=measured_s),
+        archive=archive,
         cache=cache,
         page_cache=page_cache,
         page_cache_resident_share=page_cache_resident_share,
         bytes_read=bytes_read,
-        archive_bytes=archive_bytes,
         throttled_s=throttled_s,
         load_average=load_average,
         seed=seed,

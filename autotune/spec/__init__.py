@@ -16,6 +16,7 @@ from autotune.spec.events import (
 )
 from autotune.spec.facts import DatasetFacts, Inspection, MachineFacts
 from autotune.spec.measurement import (
+    ArchiveUse,
     CacheUse,
     Failure,
     FailureKind,
@@ -33,6 +34,7 @@ from autotune.spec.workload import Consumer, DatasetSource, MemoryLimit, Workloa
 __all__ = [
     "SCHEMA_VERSION",
     "STORED_FORMS",
+    "ArchiveUse",
     "Budget",
     "CacheUse",
     "Consumer",

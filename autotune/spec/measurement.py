@@ -71,7 +71,7 @@ class Phases(Value):
 
     Attributes:
         build_s: Dataset, archive view, cache and loader.
-        archive_build_s: Building the archive; 0 where it was there.
+        archive_build_s: Building the archive in this run; 0 where it was there.
         cache_fill_s: Filling the cache.
         page_cache_s: Bringing the page cache into its state.
         first_batch_s: `iter()` to the first batch, worker start included.
@@ -86,6 +86,18 @@ class Phases(Value):
     first_batch_s: float = Field(default=0.0, ge=0)
     ramp_s: float = Field(default=0.0, ge=0)
     measured_s: float = Field(default=0.0, ge=0)
+
+
+class ArchiveUse(Value):
+    """What the archive costs.
+
+    Attributes:
+        size_bytes: Bytes on disk.
+        build_s: Seconds that its build took, whenever that was.
+    """
+
+    size_bytes: int = Field(ge=0)
+    build_s: float = Field(default=0.0, ge=0)
 
 
 class CacheUse(Value):
@@ -123,7 +135,7 @@ class Measurement(Value):
         page_cache: State that was verified.
         page_cache_resident_share: Share of the files' pages in memory, where it can be read.
         bytes_read: Bytes that the process tree read while measuring; None where unknown.
-        archive_bytes: Size of the archive on disk; None for `files`.
+        archive: What the archive costs; None for `files`.
         throttled_s: Seconds of cgroup throttling while measuring.
         load_average: One-minute load average before the run.
         seed: Seed of the order.
@@ -141,11 +153,11 @@ class Measurement(Value):
     unsteady: bool = False
     memory: MemoryUse = MemoryUse()
     phases: Phases = Phases()
+    archive: ArchiveUse | None = None
     cache: CacheUse | None = None
     page_cache: PageCacheState = "unknown"
     page_cache_resident_share: float | None = None
     bytes_read: int | None = None
-    archive_bytes: int | None = None
     throttled_s: float | None = None
     load_average: float | None = None
     seed: int = 0

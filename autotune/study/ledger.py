@@ -55,18 +55,13 @@ class Ledger:
     def one_off_s(self, config: LoaderConfig) -> float:
         """Give the seconds that a measured configuration costs once, for the whole dataset.
 
-        Its archive was built by whichever came first, and a cache on disk stays filled for those that come later.
+        An archive costs its build, whenever that was, and a cache on disk stays filled for those that come later.
         What was measured on a part of the dataset costs more in proportion to the samples.
         """
         known = self._by_config.get(config)
         if known is None or known.measurement is None:
             return 0.0
-        form = (config.archive, config.stored)
-        built_s = max(
-            record.measurement.phases.archive_build_s
-            for record in self._by_config.values()
-            if record.measurement and (record.config.archive, record.config.stored) == form
-        )
+        built_s = known.measurement.archive.build_s if known.measurement.archive else 0.0
         filled_s = self._disk_fill_s(config) if config.cache == "disk" else known.measurement.phases.cache_fill_s
         return (built_s + filled_s) * _whole_over_measured(known)
 

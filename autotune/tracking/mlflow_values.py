@@ -62,11 +62,12 @@ def trial_metrics(record: TrialRecord) -> dict[str, float]:
             "windows": len(measured.windows),
             "windows_set_aside": sum(window.set_aside for window in measured.windows),
             "bytes_read": measured.bytes_read,
-            "archive_bytes": measured.archive_bytes,
             "throttled_s": measured.throttled_s,
             "load_average": measured.load_average,
         }
         metrics |= {f"phase_{name}": value for name, value in measured.phases.model_dump().items()}
+        if measured.archive is not None:
+            metrics |= {f"archive_{name}": value for name, value in measured.archive.model_dump().items()}
         if measured.cache is not None:
             metrics |= {f"cache_{name}": value for name, value in measured.cache.model_dump().items()}
     if memory is not None:

@@ -34,7 +34,7 @@ from autotune.measure.memory import limit_in_bytes
 from autotune.measure.pagecache import prepare_page_cache
 from autotune.measure.result import assemble
 from autotune.measure.throughput import Plan, Throughput, measure_throughput
-from autotune.spec import CacheUse, DatasetFacts, MachineFacts, Measurement, MemoryUse, Phases
+from autotune.spec import ArchiveUse, CacheUse, DatasetFacts, MachineFacts, Measurement, MemoryUse, Phases
 from autotune.spec.config import DEFAULT_PREFETCH_FACTOR
 from autotune.trial.conditions import (
     cache_limit_bytes,
@@ -154,11 +154,11 @@ class Trial:
                 memory=around.memory_use(shm_predicted_bytes=predicted, shm_free_bytes=free),
                 phases=self._phases(prepared),
                 seed=self._workload.seed,
+                archive=_archive_use(prepared),
                 cache=_cache_use(prepared),
                 page_cache=page_cache,
                 page_cache_resident_share=resident,
                 bytes_read=None if read_after is None or read_before is None else max(0, read_after - read_before),
-                archive_bytes=prepared.archive.size_bytes if prepared.archive else None,
                 throttled_s=throttled_s,
                 load_average=load_average,
             )
@@ -324,6 +324,13 @@ class _Watched:
         batches = iter(self._loader)
         self._workers[:] = multiprocessing.active_children()
         return batches
+
+
+def _archive_use(prepared: Prepared) -> ArchiveUse | None:
+    archive = prepared.archive
+    if archive is None or archive.manifest is None:
+        return None
+    return ArchiveUse(size_bytes=archive.size_bytes, build_s=archive.manifest.build_s)
 
 
 def _cache_use(prepared: Prepared) -> CacheUse | None:

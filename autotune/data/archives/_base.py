@@ -46,6 +46,7 @@ class Manifest(Value):
         dataset: Digest of what is known of the dataset without its length: the same for a changed source.
         type_name: Class of the dataset, for people to read.
         created_at: Time in UTC.
+        build_s: Seconds that its build took, for those who find it there later and count what it cost.
     """
 
     format: str
@@ -56,6 +57,7 @@ class Manifest(Value):
     dataset: str = ""
     type_name: str = ""
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    build_s: float = Field(default=0.0, ge=0)
 
     @property
     def size_bytes(self) -> int:

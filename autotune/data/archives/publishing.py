@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from torch.utils.data import Dataset
 
 from autotune.data.archives import FORMATS
-from autotune.data.archives._base import Progress, read_manifest
+from autotune.data.archives._base import MANIFEST_NAME, Progress, write_file
 from autotune.data.archives.checking import check_sizes, write_stamps
 from autotune.data.archives.estimating import estimated_bytes
 from autotune.data.archives.holding import building_lock, touch_used
@@ -100,7 +100,7 @@ def _build(job: Job) -> float:
     try:
         with _full_disk_told(job.root):
             building.mkdir()
-            _build_into(job, building)
+            _build_into(job, building, started_s=started)
             building.rename(job.directory)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
@@ -123,7 +123,7 @@ def _patient(lock: FileLock) -> Iterator[None]:
         lock.release()
 
 
-def _build_into(job: Job, building: Path) -> None:
+def _build_into(job: Job, building: Path, *, started_s: float) -> None:
     manifest = FORMATS[job.name].build(
         job.source, building, stored=job.stored, progress=job.progress, workers=job.workers
     )
@@ -131,7 +131,9 @@ def _build_into(job: Job, building: Path) -> None:
         raise ArchiveStaleError("the source changed while its archive was built; build it again")
     if job.limit_bytes is not None:  # the estimate may have been too low, and others may have built meanwhile
         prune(job.root, job.limit_bytes, job.keep, needed_bytes=manifest.size_bytes, ignoring=building)
-    write_stamps(building, check_sizes(building, read_manifest(building)))
+    manifest = manifest.replace(build_s=time.monotonic() - started_s)
+    write_file(building, MANIFEST_NAME, manifest.to_json().encode())
+    write_stamps(building, check_sizes(building, manifest))
     _sync_folder(building)
 
 

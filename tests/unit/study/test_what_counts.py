@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 from study_records import DATASET, MACHINE, WORKLOAD, measured_record, measurement, record
 
 from autotune.constants import CONFIRM_PAIRS_MIN
-from autotune.spec import Failure, LoaderConfig, MemoryLimit, Phases
+from autotune.spec import ArchiveUse, Failure, LoaderConfig, MemoryLimit, Phases
 from autotune.study.feasibility import limit_bytes
 from autotune.study.ledger import Ledger
 from autotune.study.optuna_store import open_storage, settle_stale, studies_of
@@ -132,13 +132,14 @@ def test_a_share_is_of_the_device_that_the_study_names(device, expected):
     assert limit_bytes(MemoryLimit(share=0.5), machine, device) == expected
 
 
-def test_an_archive_costs_its_building_whichever_trial_built_it():
+def test_an_archive_costs_its_building_whichever_trial_or_study_built_it():
     builder = LoaderConfig(batch_size=16, archive="npy").canonical(has_accelerator=False)
     winner, plain = builder.replace(batch_size=32), LoaderConfig.torch_default(32).canonical(has_accelerator=False)
+    npy = ArchiveUse(size_bytes=1, build_s=5.0)
     ledger = Ledger(
         [
-            record(builder, measurement=measurement(200.0, phases=Phases(archive_build_s=5.0))),
-            record(winner, measurement=measurement(300.0, phases=Phases(cache_fill_s=1.0))),
+            record(builder, measurement=measurement(200.0, archive=npy, phases=Phases(archive_build_s=5.0))),
+            record(winner, measurement=measurement(300.0, archive=npy, phases=Phases(cache_fill_s=1.0))),
             measured_record(plain, 100.0),
         ]
     )
@@ -148,9 +149,9 @@ def test_an_archive_costs_its_building_whichever_trial_built_it():
 
 def test_what_a_part_of_the_dataset_costs_once_is_charged_for_the_whole():
     npy = LoaderConfig(archive="npy", cache="memory").canonical(has_accelerator=False)
-    phases = Phases(archive_build_s=2.0, cache_fill_s=1.0)
+    costs = {"archive": ArchiveUse(size_bytes=1, build_s=2.0), "phases": Phases(cache_fill_s=1.0)}
     for subset, expected in ((60, 30.0), (600, 3.0), (10_000, 3.0)):
-        measured = record(npy, measurement=measurement(200.0, phases=phases), workload=WORKLOAD.replace(subset=subset))
+        measured = record(npy, measurement=measurement(200.0, **costs), workload=WORKLOAD.replace(subset=subset))
         assert Ledger([measured]).one_off_s(npy) == expected
 
 

@@ -97,7 +97,9 @@ def test_an_archive_is_built_once_and_its_time_is_apart(tmp_path, runner):
     first, second = runner.run(request), runner.run(request)
     assert first.measurement.phases.archive_build_s > 0
     assert second.measurement.phases.archive_build_s == 0
-    assert first.measurement.archive_bytes >= 16 * 512
+    assert first.measurement.archive.size_bytes >= 16 * 512
+    assert second.measurement.archive == first.measurement.archive
+    assert first.measurement.archive.build_s > 0
     assert second.measurement.page_cache in {"warm", "unknown"}
 
 
