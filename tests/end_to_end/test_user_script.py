@@ -41,7 +41,7 @@ def shuffled(make, **arguments):
 
 dataset = Windows(sys.argv[1], 40)
 summary = autotune.tune(
-    dataset, budget="4s", trials=2, progress=False, time_cap_s=0.2, confirm_time_cap_s=0.2,
+    dataset, budget="4s", trials=2, progress=False, time_cap_s=0.2, confirm_time_cap_s=0.2, trial_timeout_s=60.0,
     space={"batch_size": 8, "archive": ["files", "npy"], "num_workers": 0, "cache": "none"},
 )
 print(summary.outcome, summary.process_runs, sum(summary.trials.model_dump().values()))

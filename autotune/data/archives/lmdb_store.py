@@ -30,12 +30,14 @@ from autotune.data.records import pack_parts, pack_sample, unpack, unpack_all
 from autotune.data.stages import base_sample, read_stage
 from autotune.errors import ArchiveDamagedError, ArchiveError
 from autotune.spec.config import StoredForm
-from autotune.units import MIB
+from autotune.units import KIB, MIB
 
 _FILE_NAME = "samples.lmdb"
 _FIRST_MAP_BYTES = 16 * MIB
 _PENDING_BYTES = 4 * MIB
 _VALUE_BYTES_MAX = 2**32 - 1
+_READAHEAD_FROM_BYTES = 32 * KIB
+"""Mean size of a sample from which the kernel may read ahead: else a cold sample is one fault for each page of it."""
 _HEADER = struct.Struct("<16xII16xI")
 """Start of a file: page header, magic number, version, address and size of the map, page size."""
 _MAGIC = 0xBEEFC0DE
@@ -154,9 +156,10 @@ class _Environment:
     def _open(self) -> Any:
         _check_header(self._path, self._size)
         lmdb = needed("lmdb", "archive 'lmdb'")
+        ahead = self._size >= self._count * _READAHEAD_FROM_BYTES
         try:
             opened = lmdb.open(
-                str(self._path), subdir=False, readonly=True, create=False, lock=False, readahead=False, max_dbs=0
+                str(self._path), subdir=False, readonly=True, create=False, lock=False, readahead=ahead, max_dbs=0
             )
         except lmdb.Error as error:
             raise _damaged(self._path, f"it cannot be opened: {error}") from error
