@@ -16,7 +16,7 @@ dataset:
   factory: autotune.data.datasets.factories:forest_gaps
   arguments: {root: tiles, count: 40, size: 64}
 budget: {time: 5s, trials: 4}
-space: {batch_size: 32, num_workers: 0, archive: [files, npy], cache: none}
+space: {batch_size: 32, num_workers: 0, archive: [files, npy], cache: none, decoder: rasterio_path}
 time_cap_s: 0.2
 confirm_time_cap_s: 0.2
 """
