@@ -263,8 +263,9 @@ def _run(setting: Setting, at: Places) -> StudySummary:
     from dataclasses import replace
 
     from autotune.study.dashboard import tell_story
+    from autotune.study.earlier import interrupted_records
     from autotune.study.optuna_store import open_storage, open_study, settle_stale, studies_of
-    from autotune.study.run import interrupted_records, run_study
+    from autotune.study.run import run_study
     from autotune.tracking.figures import study_figures
 
     storage = open_storage(at.optuna_url)

@@ -41,6 +41,15 @@ WARM_RESIDENT_SHARE = 0.99
 DATA_WAIT_TARGET_SHARE = 0.05
 """Share of waiting for data under which faster loading buys nothing."""
 
+# The probe
+
+PROBE_SAMPLES_S = 0.6
+"""Longest time for reading single samples: enough for 100 of 6 ms."""
+PROBE_PIECE_S = 0.15
+"""Time for each rate that a probe takes, at each batch size: an estimate orders first guesses, no more."""
+PROBE_BATCH_SIZES = 4
+"""Batch sizes that a probe looks at, spread over those of the space."""
+
 # Memory
 
 DEVICE_HEADROOM_SHARE = 0.95
@@ -50,10 +59,58 @@ HOST_HEADROOM_SHARE = 0.95
 HOST_SAMPLE_EVERY_S = 1.0
 """Reading `smaps_rollup` of a process tree takes milliseconds, so not more often."""
 
+# Budget
+
+SEARCH_SHARE = 0.5
+"""Part of the time budget for probe and search."""
+RACE_SHARE = 0.25
+"""Part of the time budget for the race; the rest confirms."""
+TIME_CAP_SHARE = 1 / 60
+"""Longest time in windows of one run as a share of the budget: a short budget buys more runs with shorter ones,
+as runs differ by more than windows do."""
+TIME_CAP_MIN_S = 0.5
+"""Windows are not cut below this for any budget."""
+PROCESS_RUNS_MAX = 130
+"""Processes that one study may measure in, over all phases."""
+SEARCH_TRIALS_MAX = 46
+"""Trials after which a search ends: with a full race (8 x 8) and confirm phase (2 x 10) that makes 130 runs."""
+
+# Searching
+
+ESTIMATES_FIRST = 4
+"""Configurations that the estimate puts first, each of another way to store samples."""
+HEADROOM_REACHED_SHARE = 0.97
+"""Share of the bound from which nothing is to gain: the rest is within what a decision can tell."""
+HEADROOM_PAIRS = 3
+"""Pairs of probe and default that must show that the default reaches the bound, before the search is left out."""
+EXPECTED_GAIN_SHARE = 0.02
+"""Gain under which no further configuration is worth a run."""
+
+# Memory boundary
+
+PREDICTION_MARGIN = 1.1
+"""What a prediction must pass the limit by before a configuration is not tried: allocators work in steps, so a line
+through small batches is that rough. What is handed out has been measured, and is never a prediction."""
+
+# Racing
+
+RACE_ENTRANTS_MAX = 8
+"""Configurations that may race."""
+RACE_MARGIN_SHARE = 0.10
+"""How far behind the best of the search a configuration may be and still race: runs differ by 5 to 8 %."""
+RACE_BLOCKS_MIN = 3
+"""Blocks before any is dropped."""
+RACE_BLOCKS_MAX = 8
+"""Blocks after which the leader is taken."""
+RACE_DROP_LEVEL = 0.01
+"""One-sided level at which a configuration is dropped: it is tested after every block, so the level is strict."""
+EQUIVALENCE_SHARE = 0.02
+"""Loss against the leader that nobody notices: what is shown to lose less may be chosen for being cheaper."""
+EQUIVALENCE_CONFIDENCE = 0.95
+"""One-sided confidence of that bound."""
+
 # Deciding
 
-SEARCH_SHARE = 0.6
-"""Part of the time budget for the search; the rest confirms."""
 CONFIRM_PAIRS_MIN = 3
 """Fewest pairs that a published ratio rests on."""
 CONFIRM_PAIRS_MAX = 10

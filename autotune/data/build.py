@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -69,11 +70,14 @@ class EpochSampler(RandomSampler):
         self._epochs = 0
 
     def __iter__(self) -> Iterator[int]:
+        return chain.from_iterable(self._begun())  # `yield from` would cost a step of Python for every sample
+
+    def _begun(self) -> Iterator[Iterator[int]]:
         if self._persistent and self._epochs:
             torch.empty((), dtype=torch.int64).random_(generator=self.generator)
         _advance(self.data_source, self._epochs)
         self._epochs += 1
-        yield from super().__iter__()
+        yield super().__iter__()
 
 
 class InOrderSampler(SequentialSampler):
@@ -84,9 +88,12 @@ class InOrderSampler(SequentialSampler):
         self._epochs = 0
 
     def __iter__(self) -> Iterator[int]:
+        return chain.from_iterable(self._begun())
+
+    def _begun(self) -> Iterator[Iterator[int]]:
         _advance(self.data_source, self._epochs)
         self._epochs += 1
-        yield from super().__iter__()
+        yield super().__iter__()
 
 
 def _advance(dataset: Any, epochs: int) -> None:

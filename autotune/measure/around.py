@@ -56,6 +56,11 @@ class Around:
         """Whether files are evicted before each pass."""
         return bool(self._cold_paths)
 
+    @property
+    def peak_bytes(self) -> int:
+        """Peak of device memory until now."""
+        return max(0, self._meter.peak_bytes)
+
     def begin(self) -> None:
         """Take the state before the first batch."""
         self._meter.begin()
@@ -96,7 +101,7 @@ class Around:
     def memory_use(self, *, shm_predicted_bytes: int | None, shm_free_bytes: int | None) -> MemoryUse:
         """Put together what the meters found."""
         return MemoryUse(
-            device_peak_bytes=max(0, self._meter.peak_bytes),
+            device_peak_bytes=self.peak_bytes,
             device_limit_bytes=self._limit_bytes,
             instrument=self._meter.instrument,
             host_pss_bytes=self._host.peak_bytes,

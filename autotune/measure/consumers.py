@@ -56,7 +56,7 @@ def make_consumer(
             f"the consumer 'step' needs a callable step(batch), got {type(step).__name__}; "
             "give the dotted path of a factory that returns one"
         )
-    return step_consumer(device, step)
+    return StepConsumer(device, step)
 
 
 def loader_consumer(device: torch.device) -> BatchTaker:
@@ -76,17 +76,35 @@ def emulated_consumer(device: torch.device, *, batch_size: int, step_s: float, s
     return take
 
 
-def step_consumer(device: torch.device, step: Callable[[Any], object]) -> BatchTaker:
-    """Move batches, then run the user's step on them."""
+class StepConsumer:
+    """Moves batches, then runs the user's step on them.
 
-    def take(batch: Any) -> None:
-        moved = move_batch(batch, device)
+    Args:
+        device: Where batches are moved to.
+        step: Takes a batch on the device. Where it has a method `evaluate(batch)`, that is an evaluation pass's step.
+    """
+
+    def __init__(self, device: torch.device, step: Callable[[Any], object]) -> None:
+        self._device = device
+        self._step = step
+
+    def __call__(self, batch: Any) -> None:
+        """Take one batch."""
+        self._run(self._step, batch)
+
+    def evaluate(self, batch: Any) -> None:
+        """Take one batch as an evaluation pass does, without gradients; nothing where the step has no such method."""
+        evaluate = getattr(self._step, "evaluate", None)
+        if callable(evaluate):
+            with torch.no_grad():
+                self._run(evaluate, batch)
+
+    def _run(self, step: Callable[[Any], object], batch: Any) -> None:
+        moved = move_batch(batch, self._device)
         try:
             step(moved)
         except Exception as error:
             raise StepFailedError(f"the step raised {type(error).__name__}: {error}") from error
-
-    return take
 
 
 def _drop(batch: Any) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -11,8 +15,12 @@ import torch
 from autotune.constants import DEVICE_HEADROOM_SHARE
 from autotune.measure.limits import check_device_memory, stop
 from autotune.spec import MachineFacts, MemoryLimit
-from autotune.units import KIB
+from autotune.units import KIB, MIB
 
+_M_MMAP_THRESHOLD = -3
+"""Number of the parameter in glibc's malloc.h."""
+_MMAP_THRESHOLD_BYTES, _MMAP_THRESHOLD_MOST_BYTES = 128 * KIB, 32 * MIB
+"""What glibc begins with, and what it rises to in a process that frees large blocks."""
 _PEAK_RESET = "5"
 """What resets `VmHWM` when written to `/proc/self/clear_refs` (Linux, Documentation/filesystems/proc)."""
 
@@ -82,6 +90,7 @@ class AnonymousMeter:
             self._statm = os.open(self._proc / "statm", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise stop("unmeasurable", "measure", f"memory must be readable, got {error}; run on Linux") from error
+        give_back_free_memory()
         self._start_bytes = self._anonymous_bytes()
         self._reset_peak()
 
@@ -161,6 +170,35 @@ class CudaMeter:
 
     def _allocation_retries(self) -> int:
         return int(torch.cuda.memory_stats(self._device).get("num_alloc_retries", 0))
+
+
+def give_back_free_memory() -> None:
+    """Let the allocator return what it keeps free: batches that find room there would not be seen."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):  # glibc's alone; elsewhere less is seen of memory that was used before
+        return
+
+
+@contextmanager
+def returned_at_once() -> Iterator[None]:
+    """Let the allocator return each large block as soon as it is freed, so that peaks are what was held at a time.
+
+    After larger blocks were freed glibc keeps the next ones in its heap, between whose holes they spread (mallopt(3),
+    M_MMAP_THRESHOLD): in a process that has done other things before, a peak would be up to three times the need.
+    """
+    give_back_free_memory()
+    _set_mmap_threshold(_MMAP_THRESHOLD_BYTES)
+    try:
+        yield
+    finally:
+        _set_mmap_threshold(_MMAP_THRESHOLD_MOST_BYTES)
+
+
+def _set_mmap_threshold(size_bytes: int) -> None:
+    with suppress(AttributeError, OSError):  # glibc's alone
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, size_bytes)
 
 
 def _status_bytes(path: Path) -> dict[str, int]:

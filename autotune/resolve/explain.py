@@ -13,6 +13,7 @@ from autotune.errors import RegistryError
 from autotune.home import home_folder
 from autotune.machine import machine_facts
 from autotune.registry import Registry, open_existing
+from autotune.resolve.advice import bottleneck_text
 from autotune.resolve.best import question_of
 from autotune.resolve.deployed import form_name
 from autotune.resolve.lookup import Question, answer, default_answer, storage_url
@@ -196,6 +197,14 @@ def _evidence(decision: Decision) -> list[str]:
     if decision.peak_bytes is not None and decision.limit_bytes is not None:
         peak, limit = format_bytes(decision.peak_bytes), format_bytes(decision.limit_bytes)
         lines.append(f"device memory: {peak} of at most {limit}")
+    headroom = decision.headroom
+    if headroom.bound_samples_per_s is not None and headroom.share is not None:
+        bound = format_rate(headroom.bound_samples_per_s)
+        lines.append(f"headroom: {headroom.share:.0%} of what any loader could reach at this batch size ({bound})")
+    if decision.resolution_share is not None:
+        lines.append(f"resolution: a difference under {decision.resolution_share:.1%} could not be told in these runs")
+    lines += [f"bottleneck: {bottleneck_text(found)}" for found in decision.bottlenecks]
+    lines += [f"found: {note}" for note in decision.notes]
     workload = decision.workload
     lines.append(f"consumer: {workload.consumer.kind}, page cache {workload.page_cache}")
     lines.append(f"machine: {machine.machine_class} ({machine.host})")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
+from autotune.constants import RACE_BLOCKS_MIN, RACE_MARGIN_SHARE
 from autotune.errors import SpecError
 from autotune.registry import Measured
 from autotune.spec import STORED_FORMS, LoaderConfig
@@ -17,6 +18,8 @@ from autotune.spec.config import STREAMING_FORMATS
 
 PIN_NAMES = tuple(LoaderConfig.model_fields)
 """What can be pinned: every field of a configuration."""
+_SIDE_BY_SIDE = ("race", "confirm")
+"""Phases whose runs are interleaved with those of other configurations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,17 +84,31 @@ def unmet_pins(config: LoaderConfig, pins: Mapping[str, Any], *, has_accelerator
 
 
 def best_measured(measured: Iterable[Measured]) -> BestMeasured | None:
-    """Give the configuration with the highest median rate; None where nothing was measured."""
-    rates: dict[str, list[float]] = {}
-    configs: dict[str, LoaderConfig] = {}
+    """Give the configuration with the highest median rate; None where nothing was measured.
+
+    Runs side by side count for more than the search's, the highest of which flatters itself: where one that raced
+    comes within the margin of the race, it wins.
+    """
+    rates: dict[str, list[Measured]] = {}
     for one in measured:
-        text = one.config.to_json()
-        configs[text] = one.config
-        rates.setdefault(text, []).append(one.samples_per_s)
-    if not rates:
+        rates.setdefault(one.config.to_json(), []).append(one)
+    found = [_typical(runs) for _, runs in sorted(rates.items(), reverse=True)]
+    if not found:
         return None
-    text = max(rates, key=lambda key: (statistics.median(rates[key]), key))
-    return BestMeasured(config=configs[text], samples_per_s=statistics.median(rates[text]), runs=len(rates[text]))
+    best = max(found, key=lambda one: one.samples_per_s)
+    repeated = [one for one in found if one.runs >= RACE_BLOCKS_MIN]
+    if not repeated:
+        return best
+    raced = max(repeated, key=lambda one: one.samples_per_s)
+    return raced if raced.samples_per_s >= best.samples_per_s * (1 - RACE_MARGIN_SHARE) else best
+
+
+def _typical(runs: Sequence[Measured]) -> BestMeasured:
+    """Give the median of a configuration: of its runs side by side, where there are enough of them."""
+    beside = [one for one in runs if one.phase in _SIDE_BY_SIDE]
+    counted = beside if len(beside) >= RACE_BLOCKS_MIN else runs
+    rate = statistics.median(one.samples_per_s for one in counted)
+    return BestMeasured(config=runs[0].config, samples_per_s=rate, runs=len(counted))
 
 
 def _settle_order(fields: dict[str, Any], pins: Mapping[str, Any]) -> None:

@@ -4,8 +4,8 @@ from autotune.spec.base import SCHEMA_VERSION, Value
 from autotune.spec.config import STORED_FORMS, LoaderConfig
 from autotune.spec.events import (
     Counts,
-    Headroom,
     MemorySummary,
+    PhaseStarted,
     Preparing,
     Rates,
     StudyEnded,
@@ -27,6 +27,7 @@ from autotune.spec.measurement import (
     Phases,
     Window,
 )
+from autotune.spec.profile import Bottleneck, Bound, Headroom, Line, Profile
 from autotune.spec.record import Decision, Outcome, TrialRecord, TrialRequest
 from autotune.spec.study import Budget, SpaceSpec, StudySpec
 from autotune.spec.workload import Consumer, DatasetSource, MemoryLimit, Workload
@@ -35,6 +36,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "STORED_FORMS",
     "ArchiveUse",
+    "Bottleneck",
+    "Bound",
     "Budget",
     "CacheUse",
     "Consumer",
@@ -47,6 +50,7 @@ __all__ = [
     "Headroom",
     "Inspection",
     "Interval",
+    "Line",
     "LoaderConfig",
     "MachineFacts",
     "Measurement",
@@ -55,8 +59,10 @@ __all__ = [
     "MemoryUse",
     "Outcome",
     "PageCacheState",
+    "PhaseStarted",
     "Phases",
     "Preparing",
+    "Profile",
     "Rates",
     "SpaceSpec",
     "StudyEnded",

@@ -8,10 +8,11 @@ from autotune.spec.base import Value
 from autotune.spec.config import LoaderConfig
 from autotune.spec.facts import Inspection
 from autotune.spec.measurement import Interval
+from autotune.spec.profile import Headroom, Profile
 from autotune.spec.record import Decision, Outcome, TrialRecord
 from autotune.spec.study import StudySpec
 
-StudyPhase = Literal["search", "confirm"]
+StudyPhase = Literal["probe", "search", "race", "verify", "confirm"]
 
 
 class StudyStarted(Value):
@@ -40,6 +41,20 @@ class Preparing(Value):
     phase: str
     done: int
     total: int
+
+
+class PhaseStarted(Value):
+    """A phase of a study begins.
+
+    Attributes:
+        run_key: Key of the study's run.
+        phase: Which.
+        note: What it is about to do, and why, in a sentence.
+    """
+
+    run_key: str
+    phase: StudyPhase
+    note: str
 
 
 class Counts(Value):
@@ -96,13 +111,6 @@ class Rates(Value):
     default: float | None = None
 
 
-class Headroom(Value):
-    """Distance from what any loader could reach; both None where it was not measured."""
-
-    bound_samples_per_s: float | None = None
-    share: float | None = None
-
-
 class MemorySummary(Value):
     """Device memory of the best configuration against its limit."""
 
@@ -122,6 +130,7 @@ class StudySummary(Value):
         ratio: Best over default, paired.
         pairs: Pairs behind it.
         headroom: Distance from the bound.
+        resolution_share: Smallest difference that the confirm runs could tell, as a share; None with too few.
         memory: Peak and limit.
         trials: Trials of the search.
         process_runs: Processes that measured, confirm runs and retries included.
@@ -141,6 +150,7 @@ class StudySummary(Value):
     ratio: Interval | None = None
     pairs: int = 0
     headroom: Headroom = Headroom()
+    resolution_share: float | None = None
     memory: MemorySummary = MemorySummary()
     trials: Counts = Counts()
     process_runs: int = 0
@@ -179,6 +189,12 @@ class StudyListener(Protocol):
 
     def on_inspected(self, inspection: Inspection) -> None:
         """Take note of what was found out about dataset and machine."""
+
+    def on_phase(self, event: PhaseStarted) -> None:
+        """Take note that a phase begins."""
+
+    def on_profile(self, profile: Profile) -> None:
+        """Take note of what the probe found."""
 
     def on_trial(self, event: TrialFinished) -> None:
         """Take note of a trial that ended."""

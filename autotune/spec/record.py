@@ -12,9 +12,10 @@ from autotune.spec.base import Value
 from autotune.spec.config import LoaderConfig
 from autotune.spec.facts import DatasetFacts, MachineFacts
 from autotune.spec.measurement import Failure, Interval, Measurement
+from autotune.spec.profile import Bottleneck, Headroom
 from autotune.spec.workload import Workload
 
-Phase = Literal["search", "confirm", "measure", "compare"]
+Phase = Literal["probe", "search", "race", "confirm", "verify", "measure", "compare"]
 
 
 def new_key() -> str:
@@ -42,6 +43,7 @@ class TrialRequest(Value):
         timeout_s: Longest time of the whole process, archive build included.
         incumbent_samples_per_s: Best rate so far, for the futility rule; None turns it off.
         batch_bytes: Bytes of one batch, from the inspection, to predict shared memory; None is unknown.
+        probe_batch_sizes: Batch sizes that a probe looks at; none are the configuration's alone.
     """
 
     key: str = Field(default_factory=new_key)
@@ -60,6 +62,7 @@ class TrialRequest(Value):
     timeout_s: float = Field(default=300.0, gt=0)
     incumbent_samples_per_s: float | None = None
     batch_bytes: int | None = None
+    probe_batch_sizes: tuple[int, ...] = ()
 
 
 class TrialRecord(Value):
@@ -125,6 +128,10 @@ class Decision(Value):
         fingerprint: Source fingerprint of the dataset, which names its archives; None where none can be had.
         peak_bytes: Peak of device memory of `config`.
         limit_bytes: The limit.
+        headroom: Distance of `config` from what any loader could reach.
+        resolution_share: Smallest difference that the confirm runs could tell, as a share; None with too few.
+        bottlenecks: What limits `config` and the default, by the probe; empty without one.
+        notes: What the phases came to, a sentence each.
         why: One or two sentences for people.
         decided_by: A person's name, or `autotune`.
         decided_at: Time in UTC.
@@ -146,6 +153,10 @@ class Decision(Value):
     fingerprint: str | None = None
     peak_bytes: int | None = None
     limit_bytes: int | None = None
+    headroom: Headroom = Headroom()
+    resolution_share: float | None = None
+    bottlenecks: tuple[Bottleneck, ...] = ()
+    notes: tuple[str, ...] = ()
     why: str
     decided_by: str = "autotune"
     decided_at: datetime = Field(default_factory=lambda: datetime.now(UTC))

@@ -1,1 +1,1 @@
-"""Sampling, feasibility, confirming and deciding; the only home of Optuna."""
+"""Probing, searching, racing, choosing, confirming and deciding; the only home of Optuna."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from autotune.constants import CONFIRM_PAIRS_MAX, CONFIRM_PAIRS_MIN
+from autotune.constants import CONFIRM_PAIRS_MAX, CONFIRM_PAIRS_MIN, PROCESS_RUNS_MAX
 from autotune.space.priors import REFERENCE_BATCH_SIZE
-from autotune.spec import Interval, LoaderConfig, TrialFinished, TrialRecord
-from autotune.study.ledger import Ledger
+from autotune.spec import Interval, LoaderConfig, TrialRecord
 from autotune.study.pairs import Blocks
-from autotune.study.setting import Setting
+from autotune.study.race import disqualifies
+from autotune.study.runs import Runs
 
 CHALLENGERS_MAX = 3
-"""Winners of the search that may fail in the confirm phase before it is given up."""
+"""Configurations that may fail in the confirm phase before it is given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Confirmed:
     """What the interleaved runs showed.
 
     Attributes:
-        challenger: The winner of the search.
+        challenger: The choice.
         default: PyTorch's default at the same batch size.
         deployed: What is deployed and differs from both; None without.
         blocks: The runs.
@@ -58,45 +58,47 @@ class Confirm:
     """Runs the confirm phase of one study.
 
     Args:
-        setting: The run.
-        ledger: What the search found.
-        started: Clock reading at which the run began.
+        runs: Measures, keeps and tells.
     """
 
-    def __init__(self, setting: Setting, ledger: Ledger, started: float) -> None:
-        self.setting = setting
-        self.ledger = ledger
-        self.runs: list[TrialRecord] = []
-        self._started = started
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+        self.setting = runs.setting
+        self.ledger = runs.ledger
 
-    def run(self, deployed: LoaderConfig | None) -> Confirmed | None:
-        """Confirm the fastest configuration of which every run survives; None where there is none to confirm.
+    def run(self, candidates: Sequence[LoaderConfig], deployed: LoaderConfig | None) -> Confirmed | None:
+        """Confirm the first candidate that keeps its limits; None where there is none to confirm.
 
-        The number of blocks is fixed before the first one, from the time that is left: an interval that is
-        looked at after each block, to stop when it suits, is too narrow.
+        A candidate is verified first: with the largest sample and an evaluation pass. The number of blocks is fixed
+        before the first one, from the time that is left: an interval that is looked at after each block, to stop
+        when it suits, is too narrow.
         """
-        for challenger in self._challengers():
-            default = self._default(challenger.config)
-            rivals = [challenger.config, default]
-            old = deployed if deployed is not None and deployed not in rivals else None
-            rivals += [old] if old else []
-            blocks = self._blocks(challenger.config, default, rivals)
-            failed = next((run for run in blocks.records(challenger.config) if run.measurement is None), None)
+        rivals = [config for config in dict.fromkeys(candidates) if config != self._default(config)]
+        for challenger in rivals[:CHALLENGERS_MAX]:
+            if not self._keeps_limits(challenger):
+                continue
+            default = self._default(challenger)
+            racing = [challenger, default]
+            old = deployed if deployed is not None and deployed not in racing else None
+            racing += [old] if old else []
+            blocks = self._blocks(challenger, default, racing)
+            failed = next((run for run in blocks.records(challenger) if disqualifies(run)), None)
             if failed is None:
                 return Confirmed(
-                    challenger=challenger.config,
+                    challenger=challenger,
                     default=default,
                     deployed=old if old and blocks.rates(old) else None,
                     blocks=blocks,
-                    batch_size_gain=self._batch_size_gain(blocks, challenger.config),
+                    batch_size_gain=self._batch_size_gain(blocks, challenger),
                 )
             self.ledger.add(failed)
         return None
 
-    def _challengers(self) -> Sequence[TrialRecord]:
-        ranked = self.ledger.ranked()
-        rivals = [record for record in ranked if record.config != self._default(record.config)]
-        return rivals[:CHALLENGERS_MAX]
+    def _keeps_limits(self, config: LoaderConfig) -> bool:
+        verified = self.runs.run(config, "verify")
+        if disqualifies(verified):
+            self.ledger.add(verified)
+        return not disqualifies(verified)
 
     def _default(self, config: LoaderConfig) -> LoaderConfig:
         machine = self.setting.inspection.machine
@@ -108,53 +110,35 @@ class Confirm:
         if challenger.batch_size != REFERENCE_BATCH_SIZE and self._affordable([*rivals, reference]) > CONFIRM_PAIRS_MIN:
             rivals = [*rivals, reference]
             count = self._affordable(rivals)
-        blocks = Blocks(rivals, self._runner(challenger, default, lambda: blocks))
+
+        def run(config: LoaderConfig) -> TrialRecord:
+            return self.runs.run(config, "confirm", ratio=blocks.ratio(challenger, default))
+
+        blocks = Blocks(rivals, run)
         for _ in range(count):
             block = blocks.add()
-            if block[challenger].measurement is None:
+            if disqualifies(block[challenger]):
                 break
         return blocks
 
     def _affordable(self, rivals: Sequence[LoaderConfig]) -> int:
         """Give how many blocks the rest of the budget pays for, within the allowed range."""
-        spec = self.setting.spec
-        left = spec.budget.time_s - (self.setting.clock() - self._started)
-        longer = spec.confirm_time_cap_s - spec.time_cap_s
+        setting = self.setting
+        left_s = setting.spec.budget.time_s - self.runs.elapsed_s
+        longer_s = max(0.0, setting.time_cap_s("confirm") - setting.time_cap_s("search"))
         walls = [record.wall_s for record in self.ledger.ranked()]
-        typical = (fmean(walls) if walls else spec.confirm_time_cap_s) + max(longer, 0.0)
-        block_s = sum(self._expected_s(config, typical, longer) for config in rivals)
-        return max(CONFIRM_PAIRS_MIN, min(CONFIRM_PAIRS_MAX, int(left / block_s)))
+        typical_s = (fmean(walls) if walls else setting.time_cap_s("confirm")) + longer_s
+        block_s = sum(self._expected_s(config, typical_s, longer_s) for config in rivals)
+        paid = int(left_s / block_s) if block_s else CONFIRM_PAIRS_MAX
+        allowed = (PROCESS_RUNS_MAX - self.runs.processes) // len(rivals)
+        return max(CONFIRM_PAIRS_MIN, min(CONFIRM_PAIRS_MAX, paid, allowed))
 
     def _expected_s(self, config: LoaderConfig, typical_s: float, longer_s: float) -> float:
         known = self.ledger.get(config)
         if known is None or known.measurement is None:
             return typical_s
         # an archive that had to be built then is there now
-        return known.wall_s - known.measurement.phases.archive_build_s + max(longer_s, 0.0)
-
-    def _runner(
-        self, challenger: LoaderConfig, default: LoaderConfig, blocks: Callable[[], Blocks]
-    ) -> Callable[[LoaderConfig], TrialRecord]:
-        setting = self.setting
-
-        def run(config: LoaderConfig) -> TrialRecord:
-            record = setting.runner.run(setting.request(config, phase="confirm"))
-            setting.store.save_record(record)
-            self.runs.append(record)
-            event = TrialFinished(
-                run_key=setting.run_key,
-                phase="confirm",
-                record=record,
-                best=self.ledger.get(challenger),
-                counts=self.ledger.counts(),
-                elapsed_s=setting.clock() - self._started,
-                budget_s=setting.spec.budget.time_s,
-                ratio=blocks().ratio(challenger, default),
-            )
-            setting.notify("on_trial", event)
-            return record
-
-        return run
+        return known.wall_s - known.measurement.phases.archive_build_s + longer_s
 
     def _batch_size_gain(self, blocks: Blocks, challenger: LoaderConfig) -> float | None:
         reference = challenger.replace(batch_size=REFERENCE_BATCH_SIZE)

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from autotune.constants import PROMOTE_RATIO, WORTHWHILE_RATIO
-from autotune.spec import Decision, Interval, LoaderConfig, Outcome
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from autotune.constants import HEADROOM_PAIRS, PROMOTE_RATIO, WORTHWHILE_RATIO
+from autotune.spec import Bottleneck, Decision, Headroom, Interval, LoaderConfig, Outcome
+from autotune.study.at_bound import AtBound
 from autotune.study.confirm import Confirmed
+from autotune.study.contrasts import pooled_variance, resolution_share
+from autotune.study.guesses import Guesses
 from autotune.study.ledger import Ledger
+from autotune.study.race import Raced
 from autotune.study.setting import Setting
 from autotune.units import format_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What the phases before the confirm phase found out.
+
+    Attributes:
+        guesses: Estimates and bounds.
+        raced: The race; None where there was none.
+        notes: What the phases came to, a sentence each.
+    """
+
+    guesses: Guesses
+    raced: Raced | None = None
+    notes: tuple[str, ...] = ()
 
 
 def outcome_of(ratio: Interval | None) -> Outcome:
@@ -23,7 +48,14 @@ def outcome_of(ratio: Interval | None) -> Outcome:
     return "nothing_to_gain" if ratio.high < WORTHWHILE_RATIO else "undecided"
 
 
-def decide(setting: Setting, ledger: Ledger, confirmed: Confirmed | None, deployed: LoaderConfig | None) -> Decision:
+def decide(
+    setting: Setting,
+    ledger: Ledger,
+    confirmed: Confirmed | None,
+    deployed: LoaderConfig | None,
+    *,
+    evidence: Evidence,
+) -> Decision:
     """Draw the decision of one run.
 
     Args:
@@ -31,22 +63,45 @@ def decide(setting: Setting, ledger: Ledger, confirmed: Confirmed | None, deploy
         ledger: What the search found.
         confirmed: What the interleaved runs showed; None where there was nothing to compare.
         deployed: What is deployed now; None without.
+        evidence: What was found out before.
     """
     if confirmed is None:
-        return _without_rival(setting, ledger, deployed)
+        return _without_rival(setting, ledger, deployed, evidence)
+    config, outcome, why = _verdict(confirmed, deployed)
+    return _decision(setting, confirmed, config, outcome=outcome, why=why, evidence=evidence)
+
+
+def decide_at_bound(setting: Setting, found: AtBound, *, guesses: Guesses) -> Decision:
+    """Draw the decision where the default was shown to reach the bound, so that nothing was searched."""
+    share, rate = found.share, fmean(found.rates)
+    return Decision(
+        **_circumstances(setting),
+        outcome="nothing_to_gain",
+        config=found.default,
+        default=found.default,
+        samples_per_s=rate,
+        default_samples_per_s=rate,
+        peak_bytes=found.peak_bytes,
+        headroom=Headroom(bound_samples_per_s=fmean(found.bounds), share=share.mean),
+        bottlenecks=_bottlenecks(guesses, (found.default,)),
+        why=f"the PyTorch default reaches {share.mean:.1%} (95 % interval {share.low:.1%} to {share.high:.1%}, "
+        f"{HEADROOM_PAIRS} interleaved pairs) of what any loader could here, so nothing was searched",
+    )
+
+
+def _verdict(confirmed: Confirmed, deployed: LoaderConfig | None) -> tuple[LoaderConfig, Outcome, str]:
+    """Give what is deployed from now on, the outcome, and why."""
     against_default = outcome_of(confirmed.ratio(confirmed.challenger))
     old = confirmed.deployed
     beyond_old = old is None or _beyond(confirmed.between(confirmed.challenger, old))
     if against_default == "gain" and beyond_old:
-        why = _sentence(confirmed, confirmed.challenger)
-        return _decision(setting, confirmed, confirmed.challenger, outcome="gain", why=why)
+        return confirmed.challenger, "gain", _sentence(confirmed, confirmed.challenger)
     if old is not None and outcome_of(confirmed.ratio(old)) == "gain":
         why = f"{_sentence(confirmed, old)}; the winner of this search was not faster beyond noise, so it stays"
-        return _decision(setting, confirmed, old, outcome="gain", why=why)
-    why = _no_gain(confirmed, against_default)
+        return old, "gain", why
     outcome: Outcome = against_default if against_default != "gain" else "undecided"
     kept = deployed if deployed and outcome == "undecided" and deployed in confirmed.measured() else confirmed.default
-    return _decision(setting, confirmed, kept, outcome=outcome, why=why)
+    return kept, outcome, _no_gain(confirmed, against_default)
 
 
 def _beyond(ratio: Interval | None) -> bool:
@@ -71,7 +126,7 @@ def _no_gain(confirmed: Confirmed, outcome: Outcome) -> str:
     return f"the fastest other configuration reached {sentence}: no gain can be told from noise in this budget"
 
 
-def _without_rival(setting: Setting, ledger: Ledger, deployed: LoaderConfig | None) -> Decision:
+def _without_rival(setting: Setting, ledger: Ledger, deployed: LoaderConfig | None, evidence: Evidence) -> Decision:
     best = ledger.best()
     batch = best.config.batch_size if best else min(setting.space.dimensions.batch_size)
     accelerated = setting.inspection.machine.has_accelerator
@@ -83,41 +138,79 @@ def _without_rival(setting: Setting, ledger: Ledger, deployed: LoaderConfig | No
         outcome = "nothing_to_gain" if not setting.space.points - ledger.known() else "undecided"
         why = "no configuration apart from the PyTorch default could be measured"
     return Decision(
-        study=setting.spec.name,
+        **_circumstances(setting),
         outcome=outcome,
         config=deployed if deployed and outcome != "nothing_feasible" else default,
         default=default,
-        workload=setting.spec.workload,
-        machine=setting.inspection.machine,
-        dataset=setting.inspection.dataset,
-        fingerprint=setting.inspection.fingerprint,
-        limit_bytes=setting.memory_limit_bytes,
+        notes=evidence.notes,
         why=why,
     )
 
 
-def _decision(setting: Setting, confirmed: Confirmed, config: LoaderConfig, *, outcome: Outcome, why: str) -> Decision:
+def _decision(
+    setting: Setting,
+    confirmed: Confirmed,
+    config: LoaderConfig,
+    *,
+    outcome: Outcome,
+    why: str,
+    evidence: Evidence,
+) -> Decision:
     compared = config if config != confirmed.default else confirmed.challenger
     peaks = [
         record.measurement.memory.device_peak_bytes or 0
         for record in confirmed.blocks.records(config)
         if record.measurement
     ]
+    pairs = len(confirmed.blocks.paired_rates(compared, confirmed.default))
     return Decision(
-        study=setting.spec.name,
+        **_circumstances(setting),
         outcome=outcome,
         config=config,
         default=confirmed.default,
         samples_per_s=confirmed.rate(config),
         default_samples_per_s=confirmed.rate(confirmed.default),
         ratio=confirmed.ratio(compared),
-        pairs=len(confirmed.blocks.paired_rates(compared, confirmed.default)),
+        pairs=pairs,
         batch_size_gain=confirmed.batch_size_gain,
-        workload=setting.spec.workload,
-        machine=setting.inspection.machine,
-        dataset=setting.inspection.dataset,
-        fingerprint=setting.inspection.fingerprint,
         peak_bytes=max(peaks, default=0) or None,
-        limit_bytes=setting.memory_limit_bytes,
+        headroom=_headroom(evidence.guesses, config, confirmed.rate(config)),
+        resolution_share=resolution_share(_noise(confirmed), pairs),
+        bottlenecks=_bottlenecks(evidence.guesses, (config, confirmed.default)),
+        notes=evidence.notes,
         why=why,
     )
+
+
+def _circumstances(setting: Setting) -> dict[str, Any]:
+    """Give the fields that every decision of this run has."""
+    return {
+        "study": setting.spec.name,
+        "workload": setting.spec.workload,
+        "machine": setting.inspection.machine,
+        "dataset": setting.inspection.dataset,
+        "fingerprint": setting.inspection.fingerprint,
+        "limit_bytes": setting.memory_limit_bytes,
+    }
+
+
+def _headroom(guesses: Guesses, config: LoaderConfig, rate: float | None) -> Headroom:
+    bound = guesses.bound(config.batch_size)
+    if bound is None or rate is None:
+        return Headroom()
+    return Headroom(bound_samples_per_s=bound, share=rate / bound)
+
+
+def _bottlenecks(guesses: Guesses, configs: Iterable[LoaderConfig]) -> tuple[Bottleneck, ...]:
+    found = (guesses.bottleneck(config) for config in dict.fromkeys(configs))
+    return tuple(one for one in found if one is not None)
+
+
+def _noise(confirmed: Confirmed) -> float:
+    """Give the standard deviation of a log rate from run to run, block effects taken off."""
+    logs = {
+        config: [math.log(record.measurement.samples_per_s) if record.measurement else None for record in records]
+        for config in confirmed.blocks.configs
+        if (records := confirmed.blocks.records(config))
+    }
+    return math.sqrt(pooled_variance(logs)[0])

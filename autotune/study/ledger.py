@@ -35,6 +35,10 @@ class Ledger:
         costs_s = self.one_off_s(record.config) if self._horizon_epochs is not None else 0.0
         return verdict(record, horizon_epochs=self._horizon_epochs, one_off_s=costs_s)
 
+    def worth(self, record: TrialRecord) -> float:
+        """Give what a record is worth in samples/s; 0 for a failure."""
+        return self.verdict(record).value
+
     def known(self) -> frozenset[LoaderConfig]:
         """Give all configurations that have a record."""
         return frozenset(self._by_config)
@@ -46,7 +50,7 @@ class Ledger:
     def ranked(self) -> list[TrialRecord]:
         """Give the measured records, fastest first."""
         measured = [record for record in self._by_config.values() if record.measurement is not None]
-        return sorted(measured, key=self._score, reverse=True)
+        return sorted(measured, key=self.worth, reverse=True)
 
     def best(self) -> TrialRecord | None:
         """Give the fastest record, or None."""
@@ -83,9 +87,6 @@ class Ledger:
         cached = [record for record in self._by_config.values() if record.config.cache == "disk" and record.measurement]
         spent_s = sum(record.measurement.phases.cache_fill_s for record in cached if record.measurement)
         return spent_s * (config.cache_fraction or 1.0) / max(record.config.cache_fraction or 1.0 for record in cached)
-
-    def _score(self, record: TrialRecord) -> float:
-        return self.verdict(record).value
 
 
 def _whole_over_measured(record: TrialRecord) -> float:

@@ -1,37 +1,44 @@
-"""One run of one study: search, confirm, decide."""
+"""One run of one study: probe, search, race, choose, confirm, decide."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import optuna
 
-from autotune.constants import CONFIRM_PAIRS_MIN, SEARCH_SHARE
-from autotune.space.priors import REFERENCE_BATCH_SIZE
-from autotune.spec import (
-    Decision,
-    LoaderConfig,
-    MemorySummary,
-    Rates,
-    StudyEnded,
-    StudySummary,
-    TrialFinished,
-    TrialRecord,
+from autotune.constants import (
+    CONFIRM_PAIRS_MIN,
+    PROBE_BATCH_SIZES,
+    RACE_BLOCKS_MIN,
+    RACE_SHARE,
+    SEARCH_SHARE,
 )
+from autotune.space.priors import REFERENCE_BATCH_SIZE
+from autotune.spec import Decision, Failure, LoaderConfig, Profile, StudyEnded, StudySummary, TrialFinished, TrialRecord
+from autotune.spec.events import StudyPhase
+from autotune.study.at_bound import default_at_bound
+from autotune.study.choose import choose
 from autotune.study.confirm import Confirm
-from autotune.study.decide import decide
+from autotune.study.decide import Evidence, decide, decide_at_bound
+from autotune.study.earlier import deployed_config, interrupted_records, known_records
+from autotune.study.guesses import Guesses
 from autotune.study.ledger import Ledger
+from autotune.study.memory import MemoryModel
+from autotune.study.race import Race, Raced, entrants
+from autotune.study.runs import Runs
 from autotune.study.search import Search, is_predicted
 from autotune.study.setting import Setting
+from autotune.study.summary import summarise
 
-_PROCESS_S = 1.5
-"""What a run costs beside its windows, for the first guess of how much time to keep for the confirm phase."""
+_PROCESS_S = 0.7
+"""What a run costs beside its windows, for the first guess of how much time to keep for later phases."""
 _SEARCH_TRIALS_MIN = 3
-"""Trials that even the shortest budget pays for: the default and the two storage priors."""
+"""Trials that even the shortest budget pays for: the default and the two best guesses."""
 
 
 def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
-    """Search, confirm, decide, and tell everybody.
+    """Probe, search, race, confirm, decide, and tell everybody.
 
     Args:
         setting: The run.
@@ -43,79 +50,142 @@ def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
     begun = setting.clock()
     earlier = interrupted_records(setting)
     started = begun - sum(record.wall_s for record in earlier)
-    ledger = Ledger(_known(setting, earlier), horizon_epochs=setting.spec.horizon_epochs)
+    ledger = Ledger(known_records(setting, earlier), horizon_epochs=setting.spec.horizon_epochs)
+    runs = Runs(setting, ledger, started)
     _tell_again(setting, earlier)
-    deployed = _deployed(setting)
-    search = Search(setting, study, ledger, started)
-    search.enqueue([LoaderConfig.torch_default(REFERENCE_BATCH_SIZE), *([deployed] if deployed else [])])
-    spent = sum(1 for record in earlier if not is_predicted(record))
-    search.run(until_s=started + _search_s(setting), spent=spent, least_trials=max(0, _SEARCH_TRIALS_MIN - spent))
-    confirm = Confirm(setting, ledger, started)
-    decision = decide(setting, ledger, confirm.run(deployed), deployed)
+    decision = _Phases(study, runs, spent=sum(1 for record in earlier if not is_predicted(record))).decide()
     setting.store.save_decision(decision)
     setting.notify("on_decision", decision)
-    summary = _summary(
-        setting,
-        ledger,
-        runs=[*search.runs, *confirm.runs],
-        decision=decision,
-        wall_s=setting.clock() - begun,
-    )
+    summary = summarise(setting, ledger, runs=runs.records, decision=decision, wall_s=setting.clock() - begun)
     setting.notify("on_end", StudyEnded(run_key=setting.run_key, summary=summary))
     return summary
 
 
-def interrupted_records(setting: Setting) -> list[TrialRecord]:
-    """Give the records of a run that ended without a decision: they are kept, and their time is charged."""
-    decided = [decision.decided_at for decision in setting.store.decisions(setting.spec.name)]
-    last = max(decided, default=None)
-    records = setting.store.records(setting.spec.name)
-    return [record for record in records if _same(record, setting) and (last is None or record.started_at > last)]
+def probed_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Give the batch sizes that a probe looks at: from smallest to largest, evenly by rank, and the second smallest.
 
-
-def _known(setting: Setting, earlier: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Give the records that need not be measured again.
-
-    Of runs that came to a decision these are rates, and breaches of the limit that the workload names. All
-    other failures may have been put right since, as their messages ask for.
+    Two small batches are what tells fixed memory from what each sample takes, where the larger ones break the limit.
     """
-    kept = {record.key for record in earlier}
-    return [
-        record
-        for record in setting.store.records(setting.spec.name)
-        if _same(record, setting)
-        and (record.failure is None or record.failure.kind == "device_memory" or record.key in kept)
-    ]
+    ordered = sorted(set(sizes))
+    step = max(1.0, (len(ordered) - 1) / (PROBE_BATCH_SIZES - 1))
+    places = {min(round(number * step), len(ordered) - 1) for number in range(PROBE_BATCH_SIZES)}
+    return tuple(ordered[place] for place in sorted({*places, min(1, len(ordered) - 1)}))
 
 
-def _same(record: TrialRecord, setting: Setting) -> bool:
-    """Whether a record answers for this run: same workload, dataset and class of machine, still in the space."""
-    machine = setting.inspection.machine.machine_class
-    return (
-        record.phase == "search"
-        and record.workload == setting.spec.workload
-        # objects of a script share a workload: only the facts tell two datasets of one class apart
-        and (record.dataset is None or record.dataset == setting.inspection.dataset)
-        and (record.machine is None or record.machine.machine_class == machine)
-        and record.config in setting.space.points
-    )
+class _Phases:
+    """The phases of one run, one after another.
 
+    Args:
+        study: Its Optuna study.
+        runs: Measures, keeps and tells.
+        spent: Trials of the budget that an interrupted run has used.
+    """
 
-def _search_s(setting: Setting) -> float:
-    """Give the search's part of the time; the confirm phase keeps what its fewest pairs need."""
-    budget = setting.spec.budget.time_s
-    confirm_s = 2 * CONFIRM_PAIRS_MIN * (setting.spec.confirm_time_cap_s + _PROCESS_S)
-    return min(SEARCH_SHARE * budget, max(0.0, budget - confirm_s))
+    def __init__(self, study: optuna.Study, runs: Runs, *, spent: int) -> None:
+        self._setting = runs.setting
+        self._study = study
+        self._runs = runs
+        self._spent = spent
+        self._deployed = deployed_config(self._setting)
+        self._notes: list[str] = []
 
+    def decide(self) -> Decision:
+        """Go through the phases to a decision."""
+        setting, ledger = self._setting, self._runs.ledger
+        profile = self._probe()
+        memory = MemoryModel(
+            setting.inspection,
+            limit_bytes=setting.memory_limit_bytes,
+            profile=profile,
+            records=[*ledger.ranked(), *ledger.failures()],
+        )
+        guesses = Guesses(setting.space, profile, memory)
+        if found := default_at_bound(self._runs, guesses):
+            return decide_at_bound(setting, found, guesses=guesses)
+        self._search(guesses, memory)
+        raced = self._race()
+        candidates = self._candidates(raced)
+        self._runs.begin("confirm", "the choice against the PyTorch default, in fresh interleaved pairs")
+        confirmed = Confirm(self._runs).run(candidates, self._deployed)
+        evidence = Evidence(guesses=guesses, raced=raced, notes=tuple(self._notes))
+        return decide(setting, ledger, confirmed, self._deployed, evidence=evidence)
 
-def _deployed(setting: Setting) -> LoaderConfig | None:
-    """Give what the newest decision for this workload and machine deploys, if it is still possible."""
-    for decision in setting.store.decisions(setting.spec.name):
-        same = decision.machine.machine_class == setting.inspection.machine.machine_class
-        same = same and decision.dataset == setting.inspection.dataset
-        if same and decision.workload == setting.spec.workload and decision.outcome == "gain":
-            return decision.config if decision.config in setting.space.points else None
-    return None
+    def _probe(self) -> Profile | None:
+        """Look at where the time goes; a study without that knowledge still searches."""
+        setting = self._setting
+        self._runs.begin("probe", "where the time and memory of a batch go, in one process")
+        sizes = probed_sizes(setting.space.dimensions.batch_size)
+        request = setting.request(LoaderConfig.torch_default(sizes[0]), phase="probe")
+        found = setting.runner.probe(request.replace(probe_batch_sizes=sizes))
+        if isinstance(found, Failure):
+            self._notes.append(f"the probe failed, so nothing was estimated: {found.message}")
+            return None
+        setting.notify("on_profile", found)
+        return found
+
+    def _search(self, guesses: Guesses, memory: MemoryModel) -> None:
+        setting, ledger = self._setting, self._runs.ledger
+        self._runs.begin("search", f"{len(setting.space.points)} configurations are possible")
+        search = Search(self._runs, self._study, guesses, memory)
+        deployed = [self._deployed] if self._deployed else []
+        search.enqueue([LoaderConfig.torch_default(REFERENCE_BATCH_SIZE), *deployed])
+        reason = search.run(
+            until_s=self._runs.started + self._search_s(),
+            spent=self._spent,
+            least_trials=max(0, _SEARCH_TRIALS_MIN - self._spent),
+        )
+        tried = len(ledger.known())
+        self._notes.append(f"search: {tried} of {len(setting.space.points)} configurations; it ended because {reason}")
+
+    def _race(self) -> Raced | None:
+        """Race the best of the search as far as the time allows; None where it allows no race."""
+        racing = entrants(self._runs.ledger)
+        until_s = self._runs.started + self._setting.spec.budget.time_s - self._confirm_s()
+        racing = racing[: self._affordable(racing, until_s)]
+        if len(racing) < 2:
+            self._notes.append("race: none, as fewer than two configurations were fast enough or the time was over")
+            return None
+        self._runs.begin("race", f"{len(racing)} configurations side by side, in blocks of random order")
+        raced = Race(self._runs, seed=self._setting.spec.seed).run(racing, until_s=until_s)
+        self._notes.append(
+            f"race: {len(racing)} configurations in {raced.blocks} blocks; {len(raced.survivors)} could not be told "
+            f"apart from the fastest, {len(raced.equivalent)} of them shown to be within 2 %"
+        )
+        return raced
+
+    def _candidates(self, raced: Raced | None) -> list[LoaderConfig]:
+        """Give what is confirmed, best first: the choice of the race, then what else is left, then the search's."""
+        ranked = [record.config for record in self._runs.ledger.ranked()]
+        choice = choose(raced, self._setting.spec.consumer) if raced else None
+        if choice is None:
+            return ranked
+        self._notes.append(f"choice: {choice.config.label()}, as {choice.why}")
+        return [choice.config, *choice.others, *ranked]
+
+    def _run_s(self, phase: StudyPhase) -> float:
+        return self._setting.time_cap_s(phase) + _PROCESS_S
+
+    def _confirm_s(self) -> float:
+        """Give the time that is kept for the confirm phase: its share, at least what its fewest pairs need."""
+        fewest_s = (2 * CONFIRM_PAIRS_MIN + 1) * self._run_s("confirm")
+        return max((1 - SEARCH_SHARE - RACE_SHARE) * self._setting.spec.budget.time_s, fewest_s)
+
+    def _search_s(self) -> float:
+        """Give the search's part of the time: short budgets shrink it first."""
+        budget_s = self._setting.spec.budget.time_s
+        race_s = max(RACE_SHARE * budget_s, 2 * RACE_BLOCKS_MIN * self._run_s("race"))
+        return min(SEARCH_SHARE * budget_s, max(0.0, budget_s - self._confirm_s() - race_s))
+
+    def _affordable(self, racing: Sequence[LoaderConfig], until_s: float) -> int:
+        """Give how many entrants the fewest blocks can be run with."""
+        known = [self._runs.ledger.get(config) for config in racing]
+        measured = [(record, record.measurement) for record in known if record and record.measurement]
+        walls = [record.wall_s - found.phases.archive_build_s for record, found in measured]
+        if not walls:
+            return 0
+        left_s = until_s - self._runs.clock()
+        each_s = RACE_BLOCKS_MIN * max(fmean(walls), 1e-9)
+        return max(0, int(left_s / each_s))
 
 
 def _tell_again(setting: Setting, earlier: Sequence[TrialRecord]) -> None:
@@ -129,69 +199,3 @@ def _tell_again(setting: Setting, earlier: Sequence[TrialRecord]) -> None:
             replayed=True,
         )
         setting.notify("on_trial", event)
-
-
-def _summary(
-    setting: Setting, ledger: Ledger, *, runs: Sequence[TrialRecord], decision: Decision, wall_s: float
-) -> StudySummary:
-    return StudySummary(
-        study=setting.spec.name,
-        outcome=decision.outcome,
-        best=decision.config,
-        default=decision.default,
-        samples_per_s=Rates(best=decision.samples_per_s, default=decision.default_samples_per_s),
-        ratio=decision.ratio,
-        pairs=decision.pairs,
-        memory=MemorySummary(peak_bytes=decision.peak_bytes, limit_bytes=decision.limit_bytes),
-        trials=ledger.counts(),
-        process_runs=sum(record.attempts for record in runs),
-        wall_s=wall_s,
-        overhead_share=_overhead_share(runs),
-        batch_size_gain=decision.batch_size_gain,
-        break_even_epochs=_break_even_epochs(ledger, decision),
-        why=decision.why,
-        notes=_notes(setting, runs),
-    )
-
-
-def _overhead_share(records: Sequence[TrialRecord]) -> float | None:
-    """Give the share of the trials' wall time outside build, warm-up and windows."""
-    measured = [(record, record.measurement) for record in records if record.measurement]
-    wall = sum(record.wall_s for record, _ in measured)
-    if not wall:
-        return None
-    useful = sum(sum(m.phases.model_dump().values()) for _, m in measured)
-    return max(0.0, 1 - useful / wall)
-
-
-def _break_even_epochs(ledger: Ledger, decision: Decision) -> float | None:
-    """Give the epochs after which build and fill time are won back against the default."""
-    record, once_s = ledger.get(decision.config), ledger.one_off_s(decision.config)
-    if record is None or record.measurement is None or not once_s:
-        return None
-    fast, slow = decision.samples_per_s, decision.default_samples_per_s
-    if not fast or not slow or fast <= slow:
-        return None
-    saved_s = record.measurement.epoch_samples * (1 / slow - 1 / fast)
-    return once_s / saved_s
-
-
-def _notes(setting: Setting, records: Sequence[TrialRecord]) -> tuple[str, ...]:
-    notes = []
-    measured = [record.measurement for record in records if record.measurement]
-    if unsteady := sum(1 for m in measured if m.unsteady):
-        notes.append(f"{unsteady} of {len(measured)} runs were unsteady: first and second half differ by over 5 %")
-    if aside := sum(1 for m in measured for window in m.windows if window.set_aside):
-        notes.append(f"{aside} windows were set aside because other programs took CPU time")
-    if any(m.page_cache == "unknown" for m in measured):
-        notes.append("the state of the page cache could not be verified in every run")
-    if setting.inspection.random and not setting.inspection.dataset.staged:
-        notes.append(
-            "samples are random, so neither archives nor caches were tried; with read, decode and augment "
-            "the first two could be stored"
-        )
-    if setting.inspection.dataset.iterable and not setting.inspection.shards_itself:
-        notes.append("every worker of this iterable dataset repeats all samples: at most one worker was tried")
-    if not setting.spec.consumer.sees_memory:
-        notes.append("the batch size is handed out only by a study that runs your own step")
-    return tuple(notes)

@@ -4,47 +4,53 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import optuna
 from optuna.trial import TrialState
 
+from autotune.constants import EXPECTED_GAIN_SHARE, HEADROOM_REACHED_SHARE, PROCESS_RUNS_MAX, SEARCH_TRIALS_MAX
 from autotune.space import PRIORS
-from autotune.spec import LoaderConfig, TrialFinished, TrialRecord
-from autotune.study.feasibility import predicted_breach
-from autotune.study.ledger import Ledger
+from autotune.spec import LoaderConfig, TrialRecord
+from autotune.study.guesses import Guesses
+from autotune.study.memory import MemoryModel
 from autotune.study.optuna_store import KEY
-from autotune.study.setting import Setting
+from autotune.study.runs import Runs
 from autotune.study.verdict import CONSTRAINT
 
-REPEATS_BEFORE_RANDOM = 3
-"""Repeated proposals in a row after which an unmeasured point is drawn: the sampler has converged."""
+REPEATS_BEFORE_GUESS = 2
+"""Repeated proposals in a row after which the most promising unmeasured point is drawn: the sampler has converged."""
 
 
 class Search:
     """The search phase of one run.
 
     Args:
-        setting: The run.
+        runs: Measures, keeps and tells.
         study: Its Optuna study.
-        ledger: What is known from before.
-        started: Clock reading at which the run began.
+        guesses: What the probe lets expect of each configuration.
+        memory: What each will need.
     """
 
-    def __init__(self, setting: Setting, study: optuna.Study, ledger: Ledger, started: float) -> None:
-        self.setting = setting
+    def __init__(self, runs: Runs, study: optuna.Study, guesses: Guesses, memory: MemoryModel) -> None:
+        self.runs = runs
+        self.setting = runs.setting
         self.study = study
-        self.ledger = ledger
-        self.runs: list[TrialRecord] = []
-        self._started = started
-        self._random = random.Random(setting.spec.seed)  # noqa: S311 (no secret)
+        self.ledger = runs.ledger
+        self.guesses = guesses
+        self.memory = memory
+        self._random = random.Random(self.setting.spec.seed)  # noqa: S311 (no secret)
         self._repeats = 0
 
     def enqueue(self, first: Iterable[LoaderConfig]) -> None:
-        """Put configurations, then the priors, at the head of the queue; what is known is left out."""
+        """Put configurations, the best few by the estimate and the priors at the head of the queue.
+
+        What is known is left out.
+        """
         setting = self.setting
         machine = setting.inspection.machine
         suggested = [(config, "deployed or default") for config in first]
+        suggested += [(config, "estimate") for config in self.guesses.first()]
         suggested += [(prior.config(machine, machine.memory_bytes), prior.name) for prior in PRIORS]
         queued = set(self.ledger.known())
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
@@ -59,22 +65,48 @@ class Search:
             if choices not in taken:
                 self.study.enqueue_trial(choices, user_attrs={"autotune:prior": name})
 
-    def run(self, *, until_s: float, least_trials: int, spent: int = 0) -> None:
-        """Measure until the time is over, the trials are used up, or no point is left.
+    def run(self, *, until_s: float, least_trials: int, spent: int = 0) -> str:
+        """Measure until a further trial is not worth it, or not allowed.
 
         Args:
             until_s: Clock reading at which no further trial is started.
             least_trials: Trials that are run even when the time is over.
             spent: Trials of the budget that an interrupted run has used; predicted breaches cost none.
+
+        Returns:
+            Why it ended, as half a sentence.
         """
         setting, done = self.setting, 0
-        limit = setting.spec.budget.trials
+        limit = min(setting.spec.budget.trials or SEARCH_TRIALS_MAX, PROCESS_RUNS_MAX)
         while setting.space.points - self.ledger.known():
-            if limit is not None and spent + done >= limit:
-                break
-            if setting.clock() >= until_s and done >= least_trials:
-                break
+            if spent + done >= limit:
+                return f"{limit} trials are enough for a search" if setting.spec.budget.trials is None else "trials"
+            if done >= least_trials:
+                if setting.clock() >= until_s:
+                    return "its share of the time is over"
+                if reason := self._enough():
+                    return reason
             done += self._one()
+        return "every configuration was measured"
+
+    def _enough(self) -> str | None:
+        """Say why no further trial is worth a run; None while one may be."""
+        best = self.ledger.best()
+        if best is None or best.measurement is None or self._queued():
+            return None
+        bound = self.guesses.highest_bound()
+        if bound is not None and best.measurement.samples_per_s >= HEADROOM_REACHED_SHARE * bound:
+            return f"the best reached {best.measurement.samples_per_s / bound:.0%} of what any loader could"
+        gains = self._gains()
+        if gains is not None and max(gains.values(), default=0.0) < EXPECTED_GAIN_SHARE:
+            return f"no other configuration can be expected to gain {EXPECTED_GAIN_SHARE:.0%}"
+        return None
+
+    def _queued(self) -> bool:
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def _gains(self) -> Mapping[LoaderConfig, float] | None:
+        return self.guesses.gains({record.config: self.ledger.worth(record) for record in self.ledger.ranked()})
 
     def _one(self) -> int:
         """Run one proposal; gives 1 where a process was spent on it."""
@@ -88,22 +120,18 @@ class Search:
         record = self._measure(trial, config)
         self.setting.store.save_record(record)
         self.ledger.add(record)
+        self.memory.learn(record)
         if not is_predicted(record):
-            self.runs.append(record)
+            self.runs.records.append(record)
         self._tell(trial, record)
-        self.setting.notify("on_trial", self._event(record))
+        self.runs.tell(record, "search")
         return int(not is_predicted(record))
 
     def _measure(self, trial: optuna.Trial, config: LoaderConfig) -> TrialRecord:
         setting = self.setting
         request = setting.request(config, phase="search", number=trial.number, incumbent=self.ledger.best())
         trial.set_user_attr(KEY, request.key)
-        breach = predicted_breach(
-            config,
-            inspection=setting.inspection,
-            limit=setting.memory_limit_bytes,
-            failures=self.ledger.failures(),
-        )
+        breach = self.memory.breach(config)
         if breach is None:
             return setting.runner.run(request)
         return TrialRecord(
@@ -130,27 +158,21 @@ class Search:
         trial.set_constraint(CONSTRAINT, told.constraint if told else 1.0)
         self.study.tell(trial, told.value if told else 0.0)
         self._repeats += 1
-        if self._repeats >= REPEATS_BEFORE_RANDOM:
-            left = sorted(self.setting.space.points - self.ledger.known(), key=LoaderConfig.label)
-            choices = self.setting.space.choices_of(self._random.choice(left))
+        if self._repeats >= REPEATS_BEFORE_GUESS:
+            choices = self.setting.space.choices_of(self._most_promising())
             self.study.enqueue_trial(choices or {}, user_attrs={"autotune:prior": "unmeasured point"})
 
-    def _event(self, record: TrialRecord) -> TrialFinished:
-        setting = self.setting
-        return TrialFinished(
-            run_key=setting.run_key,
-            phase="search",
-            record=record,
-            best=self.ledger.best(),
-            counts=self.ledger.counts(),
-            elapsed_s=setting.clock() - self._started,
-            budget_s=setting.spec.budget.time_s,
-        )
+    def _most_promising(self) -> LoaderConfig:
+        left = sorted(self.setting.space.points - self.ledger.known(), key=LoaderConfig.label)
+        gains = self._gains()
+        if gains is None:
+            return self._random.choice(left)
+        return max(left, key=lambda config: gains.get(config, 0.0))
 
 
 def is_predicted(record: TrialRecord) -> bool:
     """Tell whether a record was predicted, so that no process was spent on it."""
-    return record.failure is not None and record.failure.phase == "predict"
+    return record.failure is not None and record.failure.phase == "predict" and record.wall_s == 0.0
 
 
 def _story(record: TrialRecord) -> str:

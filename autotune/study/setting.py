@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from autotune.constants import TIME_CAP_MIN_S, TIME_CAP_SHARE
 from autotune.space import Space
 from autotune.spec import (
     Decision,
@@ -20,7 +21,7 @@ from autotune.spec import (
     TrialRequest,
 )
 from autotune.spec.record import Phase
-from autotune.study.feasibility import limit_bytes
+from autotune.study.limits import limit_bytes
 from autotune.trial import TrialRunner
 
 _LOG = logging.getLogger(__name__)
@@ -83,6 +84,11 @@ class Setting:
         """Limit of device memory in bytes."""
         return limit_bytes(self.spec.memory_limit, self.inspection.machine, self.spec.device)
 
+    def time_cap_s(self, phase: Phase) -> float:
+        """Give the longest time in windows of one run: that of the study, cut for a short budget."""
+        asked_s = self.spec.time_cap_s if phase == "search" else self.spec.confirm_time_cap_s
+        return min(asked_s, max(TIME_CAP_MIN_S, TIME_CAP_SHARE * self.spec.budget.time_s))
+
     def request(
         self,
         config: LoaderConfig,
@@ -105,7 +111,7 @@ class Setting:
             archive_limit_bytes=self.archive_limit_bytes,
             cache_limit_bytes=self.cache_limit_bytes,
             kept_archives=self.kept_archives,
-            time_cap_s=self.spec.time_cap_s if phase == "search" else self.spec.confirm_time_cap_s,
+            time_cap_s=self.time_cap_s(phase),
             timeout_s=self.spec.trial_timeout_s,
             incumbent_samples_per_s=measured.samples_per_s if measured else None,
             batch_bytes=config.batch_size * self.inspection.sample_bytes,

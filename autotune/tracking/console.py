@@ -11,7 +11,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autotune.spec import Decision, Inspection, Preparing, StudyEnded, StudyStarted, TrialFinished, TrialRecord
+from autotune.spec import (
+    Decision,
+    Inspection,
+    PhaseStarted,
+    Preparing,
+    Profile,
+    StudyEnded,
+    StudyStarted,
+    TrialFinished,
+    TrialRecord,
+)
 from autotune.tracking.summary import summary_table
 from autotune.units import format_bytes, format_rate, format_seconds
 
@@ -83,6 +93,14 @@ class ConsoleListener:
         self._say(Text(f"{dataset.type_name}: {samples}, {size} each, {inspection.sample_structure}", style="dim"))
         self._say(Text(inspection.machine.machine_class, style="dim"))
 
+    def on_phase(self, event: PhaseStarted) -> None:
+        """Say which phase begins."""
+        self._say(Text.assemble((event.phase, "bold"), f"  {event.note}"))
+
+    def on_profile(self, profile: Profile) -> None:
+        """Say what the probe found."""
+        self._say(Text(profile_text(profile), style="dim"))
+
     def on_trial(self, event: TrialFinished) -> None:
         """Show a trial: a line of its own, or the display brought up to date."""
         if event.replayed:
@@ -124,6 +142,21 @@ def trial_text(record: TrialRecord) -> str:
     """Write on one line what became of a trial."""
     number = "" if record.number is None else f" {record.number}"
     return f"{record.phase}{number}: {record.config.label()}: {_result(record)}"
+
+
+def profile_text(profile: Profile) -> str:
+    """Write on one line what the probe found."""
+    parts = [f"one sample takes {_milliseconds(profile.sample_s)}"]
+    if profile.read_s is not None and profile.decode_s is not None:
+        parts.append(f"read {_milliseconds(profile.read_s)}, decode {_milliseconds(profile.decode_s)}")
+    if profile.bounds:
+        bound = max(profile.bounds, key=lambda one: one.samples_per_s)
+        parts.append(f"no loader can exceed {format_rate(bound.samples_per_s)} at batch {bound.batch_size}")
+    return "; ".join(parts)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms"
 
 
 def _result(record: TrialRecord) -> str:

@@ -9,7 +9,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from autotune.spec import Decision, Inspection, Preparing, StudyEnded, StudyStarted, TrialFinished, Value
+from autotune.spec import (
+    Decision,
+    Inspection,
+    PhaseStarted,
+    Preparing,
+    Profile,
+    StudyEnded,
+    StudyStarted,
+    TrialFinished,
+    Value,
+)
 from autotune.tracking.breaker import Breaker
 from autotune.tracking.mlflow_client import is_refusal, mlflow_installed, open_client, quiet_mlflow
 from autotune.tracking.mlflow_runs import RecordsOf, RunWriter
@@ -91,6 +101,14 @@ class MlflowListener:
     def on_inspected(self, inspection: Inspection) -> None:
         """Note what was found out about dataset and machine."""
         self._add("inspected", inspection)
+
+    def on_phase(self, event: PhaseStarted) -> None:
+        """Note that a phase begins."""
+        self._add("phase", event)
+
+    def on_profile(self, profile: Profile) -> None:
+        """Note what the probe found."""
+        self._add("profile", profile)
 
     def on_trial(self, event: TrialFinished) -> None:
         """Note a trial, and use the time between trials to send what is pending."""

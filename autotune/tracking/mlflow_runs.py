@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from autotune.spec import Decision, Inspection, StudyEnded, StudyStarted, TrialRecord
+from autotune.spec import Decision, Inspection, PhaseStarted, Profile, StudyEnded, StudyStarted, TrialRecord
 from autotune.tracking import mlflow_values as values
 from autotune.tracking.outbox import Telling, TellingKind
 
@@ -74,6 +74,17 @@ class RunWriter:
         inspection = Inspection.from_json(telling.value)
         self._log(run_id, telling.at_ms, tags=values.inspection_tags(inspection))
         self._client.log_text(run_id, _pretty(telling.value), "inspection.json")
+
+    def write_phase(self, telling: Telling) -> None:
+        """Write which phase the study is in."""
+        event = PhaseStarted.from_json(telling.value)
+        self._log(self._parent(telling), telling.at_ms, tags={values.PHASE: event.phase})
+
+    def write_profile(self, telling: Telling) -> None:
+        """Write what the probe found."""
+        run_id = self._parent(telling)
+        self._log(run_id, telling.at_ms, metrics=values.profile_metrics(Profile.from_json(telling.value)))
+        self._client.log_text(run_id, _pretty(telling.value), "profile.json")
 
     def write_trial(self, telling: Telling) -> None:
         """Write a trial into its own run, which is left finished."""
@@ -218,6 +229,8 @@ class RunWriter:
 _WRITERS: Mapping[TellingKind, Callable[[RunWriter, Telling], None]] = {
     "start": RunWriter.write_start,
     "inspected": RunWriter.write_inspected,
+    "phase": RunWriter.write_phase,
+    "profile": RunWriter.write_profile,
     "trial": RunWriter.write_trial,
     "decision": RunWriter.write_decision,
     "figures": RunWriter.write_figures,

@@ -8,12 +8,13 @@ from math import isfinite
 from typing import Any
 
 from autotune.errors import SpecError
-from autotune.spec import Decision, Inspection, LoaderConfig, StudySpec, StudySummary, TrialRecord
+from autotune.spec import Decision, Inspection, LoaderConfig, Profile, StudySpec, StudySummary, TrialRecord
 from autotune.spec.study_show import show_spec
 
 RUN_KEY = "autotune.run_key"
 TRIAL_KEY = "autotune.trial_key"
 ROLE = "autotune.role"
+PHASE = "autotune.phase"
 TEXT_MAX = 500
 """Characters of a parameter or tag; MLflow takes more, its pages do not."""
 
@@ -140,6 +141,18 @@ def inspection_tags(inspection: Inspection) -> dict[str, str]:
     )
 
 
+def profile_metrics(profile: Profile) -> dict[str, float]:
+    """Give what a probe found as metrics of the study."""
+    metrics: dict[str, float | None] = {
+        "probe_sample_s": profile.sample_s,
+        "probe_read_s": profile.read_s,
+        "probe_decode_s": profile.decode_s,
+        "probe_augment_s": profile.augment_s,
+    }
+    metrics |= {f"probe_bound_at_{bound.batch_size}_samples_per_s": bound.samples_per_s for bound in profile.bounds}
+    return _finite(metrics)
+
+
 def decision_tags(decision: Decision) -> dict[str, str]:
     """Give what was decided."""
     return _cut(
@@ -165,6 +178,7 @@ def summary_metrics(summary: StudySummary) -> dict[str, float]:
         "pairs": summary.pairs,
         "headroom_bound_samples_per_s": summary.headroom.bound_samples_per_s,
         "headroom_share": summary.headroom.share,
+        "resolution_share": summary.resolution_share,
         "peak_bytes": summary.memory.peak_bytes,
         "limit_bytes": summary.memory.limit_bytes,
         "process_runs": summary.process_runs,

@@ -54,6 +54,8 @@ def _rows(summary: StudySummary) -> list[tuple[str, str]]:
     ]
     if summary.ratio is not None:
         rows.append(("ratio", ratio_text(summary.ratio, summary.pairs)))
+    if summary.resolution_share is not None:
+        rows.append(("resolution", f"differences under {summary.resolution_share:.1%} can't be told in this budget"))
     if summary.batch_size_gain is not None:
         rows.append(("batch size alone", f"{summary.batch_size_gain:.2f} x the same configuration at batch 32"))
     if memory.peak_bytes is not None and memory.limit_bytes is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from autotune.spec import Failure, Inspection, TrialRecord, TrialRequest
+from autotune.spec import Failure, Inspection, Profile, TrialRecord, TrialRequest
 
 
 @runtime_checkable
@@ -27,6 +27,13 @@ class TrialRunner(Protocol):
 
     def inspect(self, request: TrialRequest) -> Inspection | Failure:
         """Look at the dataset and the machine of a request; its configuration is not used.
+
+        Raises:
+            TrialServerError: No process can be started at all.
+        """
+
+    def probe(self, request: TrialRequest) -> Profile | Failure:
+        """Look at where time and memory of a batch go, at the request's `probe_batch_sizes`, else its batch size.
 
         Raises:
             TrialServerError: No process can be started at all.

@@ -20,11 +20,11 @@ from typing import IO, Literal, Self
 from autotune.cgroups import count_oom_kills
 from autotune.constants import RETRY_LIMIT
 from autotune.errors import TrialServerError
-from autotune.spec import Failure, Inspection, TrialRecord, TrialRequest
+from autotune.spec import Failure, Inspection, Profile, TrialRecord, TrialRequest
 from autotune.trial.connection import ServerConnection, end_session
 from autotune.trial.deaths import died
 from autotune.trial.leftovers import remove_shared_memory
-from autotune.trial.messages import Lines, Order, Report
+from autotune.trial.messages import Lines, Order, Report, Task
 from autotune.units import format_seconds
 
 _logger = logging.getLogger(__name__)
@@ -119,13 +119,21 @@ class LocalRunner:
         assert found is not None  # noqa: S101 - a life ends with one of them
         return found
 
+    def probe(self, request: TrialRequest) -> Profile | Failure:
+        """Look at where time and memory go, in a fresh process; see `TrialRunner.probe`."""
+        with self._lock:
+            report = self._once("probe", request)
+        found = report.failure or report.profile
+        assert found is not None  # noqa: S101 - a life ends with one of them
+        return found
+
     def close(self) -> None:
         """End the server and everything that it started."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
 
-    def _once(self, task: Literal["run", "inspect"], request: TrialRequest) -> Report:
+    def _once(self, task: Task, request: TrialRequest) -> Report:
         """Let one process live, clear away what it leaves, and give its last report."""
         kills = count_oom_kills()
         temporary = tempfile.mkdtemp(prefix="autotune-trial-")
@@ -157,7 +165,7 @@ class LocalRunner:
         failure = died(life.exit_code, phase=life.phase, oom_kills=kills, log=tail)
         return life.report.replace(failure=failure)
 
-    def _make_order(self, task: Literal["run", "inspect"], request: TrialRequest, temporary: str) -> Order:
+    def _make_order(self, task: Task, request: TrialRequest, temporary: str) -> Order:
         return Order(
             task=task,
             request=request,

@@ -10,16 +10,19 @@ from autotune.spec import (
     Inspection,
     MachineFacts,
     Measurement,
+    Profile,
     TrialRequest,
     Value,
 )
+
+Task = Literal["run", "inspect", "probe"]
 
 
 class Order(Value):
     """Tuner to server: start a trial process. The pipe for its reports and a log file come along as descriptors.
 
     Attributes:
-        task: `run` measures, `inspect` looks at dataset and machine.
+        task: `run` measures, `inspect` looks at dataset and machine, `probe` at where time and memory go.
         request: What is measured.
         sys_path: The tuner's import path.
         folder: The tuner's current folder.
@@ -28,7 +31,7 @@ class Order(Value):
         cpu_cap: Most CPUs that the user allows.
     """
 
-    task: Literal["run", "inspect"]
+    task: Task
     request: TrialRequest
     sys_path: tuple[str, ...]
     folder: str
@@ -72,6 +75,7 @@ class Report(Value):
         dataset: The dataset, once known.
         measurement: The result of `run`.
         inspection: The result of `inspect`.
+        profile: The result of `probe`.
         failure: Why there is no result.
     """
 
@@ -83,12 +87,14 @@ class Report(Value):
     dataset: DatasetFacts | None = None
     measurement: Measurement | None = None
     inspection: Inspection | None = None
+    profile: Profile | None = None
     failure: Failure | None = None
 
     @property
     def final(self) -> bool:
         """Whether this is the last report."""
-        return not (self.measurement is None and self.inspection is None and self.failure is None)
+        results = (self.measurement, self.inspection, self.profile, self.failure)
+        return any(result is not None for result in results)
 
 
 class Lines:

@@ -27,14 +27,14 @@ from autotune.data.sharding import shards_itself
 from autotune.machine import machine_facts
 from autotune.measure.around import Around
 from autotune.measure.batches import resolve_device
-from autotune.measure.consumers import make_consumer
+from autotune.measure.consumers import BatchTaker, make_consumer
 from autotune.measure.host import tree_bytes_read
 from autotune.measure.limits import check_delivered, check_not_repeated
 from autotune.measure.memory import limit_in_bytes
 from autotune.measure.pagecache import prepare_page_cache
 from autotune.measure.result import assemble
 from autotune.measure.throughput import Plan, Throughput, measure_throughput
-from autotune.spec import ArchiveUse, CacheUse, DatasetFacts, MachineFacts, Measurement, MemoryUse, Phases
+from autotune.spec import ArchiveUse, CacheUse, DatasetFacts, MachineFacts, MemoryUse, Phases
 from autotune.spec.config import DEFAULT_PREFETCH_FACTOR
 from autotune.trial.conditions import (
     cache_limit_bytes,
@@ -47,6 +47,8 @@ from autotune.trial.conditions import (
 )
 from autotune.trial.failures import Circumstances, classify
 from autotune.trial.messages import Order, Report
+from autotune.trial.probe import Subject, probe
+from autotune.trial.stress import stress
 
 _TELL_EVERY_S = 0.2
 """Shortest time between two reports of how far a preparation is."""
@@ -58,7 +60,8 @@ def work(order: Order, report: Callable[[Report], None]) -> None:
     """Do what was ordered and report it; whatever goes wrong is reported as a failure."""
     trial = Trial(order, report)
     try:
-        result = trial.inspect() if order.task == "inspect" else Report(measurement=trial.measure())
+        tasks = {"inspect": trial.inspect, "probe": trial.probe, "run": trial.measure}
+        result = tasks[order.task]()
     except BaseException as error:  # noqa: BLE001 - a bad configuration is a result, whatever it raises
         failure = classify(error, trial.circumstances())
         result = Report(failure=failure.replace(memory=trial.memory_so_far()))
@@ -127,7 +130,30 @@ class Trial:
             )
         return Report(inspection=found.replace(dataset=source.facts))
 
-    def measure(self) -> Measurement:
+    def probe(self) -> Report:
+        """Look at where the time and memory of a batch go."""
+        source = self._build()
+        dataset = take_subset(source.dataset, self._workload.subset, seed=self._workload.seed)
+        if self._workload.page_cache == "warm":
+            with self._in_phase("warm"):
+                paths = source_files(Prepared(dataset=dataset, arguments={}))
+                prepare_page_cache(paths, wanted_page_cache(paths, "warm", source.machine))
+        with self._in_phase("probe"):
+            # a model is made once; only what emulates a step goes by the batch size
+            step = self._consumer(source, 1) if self._workload.consumer.kind == "step" else None
+            found = probe(
+                Subject(
+                    dataset=dataset,
+                    consume=lambda batch_size: step or self._consumer(source, batch_size),
+                    collate=source.payload.get("collate_fn"),
+                    surround=lambda: self._surround(source, cold_paths=()),
+                    batch_sizes=self._request.probe_batch_sizes or (self._config.batch_size,),
+                    seed=self._workload.seed,
+                )
+            )
+        return Report(profile=found)
+
+    def measure(self) -> Report:
         """Measure the configuration."""
         source = self._build()
         with self._in_phase("predict"):
@@ -148,7 +174,7 @@ class Trial:
             read_after, throttled_s = tree_bytes_read(os.getpid()), around.throttled_s()
             self._check_sharding(prepared.dataset, source.facts, found)
         with self._in_phase("report"):
-            return assemble(
+            measured = assemble(
                 found,
                 epoch_samples=epoch,
                 memory=around.memory_use(shm_predicted_bytes=predicted, shm_free_bytes=free),
@@ -162,6 +188,7 @@ class Trial:
                 throttled_s=throttled_s,
                 load_average=load_average,
             )
+            return Report(measurement=measured)
 
     def _build(self) -> _Source:
         with self._in_phase("build"):
@@ -241,17 +268,17 @@ class Trial:
             timeout=self._stall_s,
             **given,
         )
-        consume = make_consumer(
-            self._workload.consumer,
-            device=source.device,
-            batch_size=self._config.batch_size,
-            load=load_object,
-            payload=source.payload,
-        )
+        consume = self._consumer(source, self._config.batch_size)
         prefilled = workers * (self._config.prefetch_factor or DEFAULT_PREFETCH_FACTOR)
         around.begin()
+        watched = _Watched(loader, self._loader_workers)
+        if self._request.phase == "verify":
+            stress(
+                prepared.dataset, watched, consume=consume, around=around, batch_size=self._config.batch_size,
+                collate=source.payload.get("collate_fn"), seed=self._workload.seed,
+            )  # fmt: skip
         return measure_throughput(
-            _Watched(loader, self._loader_workers),
+            watched,
             consume=consume,
             count=sample_counter(prepared.dataset, self._config.batch_size, drop_last=drop_last),
             plan=Plan(
@@ -263,6 +290,15 @@ class Trial:
                 whole_epochs_grouped=not around.cold,
             ),
             around=around,
+        )
+
+    def _consumer(self, source: _Source, batch_size: int) -> BatchTaker:
+        return make_consumer(
+            self._workload.consumer,
+            device=source.device,
+            batch_size=batch_size,
+            load=load_object,
+            payload=source.payload,
         )
 
     def _check_sharding(self, dataset: Dataset[Any], facts: DatasetFacts, found: Throughput) -> None:

@@ -6,7 +6,7 @@ from trial_requests import descendants, trial_request
 from autotune.machine import machine_facts
 from autotune.spec import DatasetFacts, Inspection, LoaderConfig, TrialRecord
 from autotune.trial import LocalRunner, ReplayRunner, TrialRunner
-from autotune.trial.replay import make_landscape
+from autotune.trial.landscape import make_landscape
 
 MEASURED = LoaderConfig(batch_size=8)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from autotune.data.stages import StagedDataset
 from autotune.errors import SampleError
 
 
@@ -163,3 +164,65 @@ def make_failing_step():
         raise ValueError("the model does not like this batch")
 
     return step
+
+
+class SlowStages(StagedDataset):
+    """Stages that take as long as they are told to."""
+
+    def __init__(self, count=64, read_ms=0.1, decode_ms=0.1, augment_ms=0.1):
+        super().__init__()
+        self.count = count
+        self.read_ms, self.decode_ms, self.augment_ms = read_ms, decode_ms, augment_ms
+
+    def __len__(self):
+        return self.count
+
+    def read(self, index):
+        spin(self.read_ms)
+        return (index.to_bytes(4, "little"),)
+
+    def decode(self, raw):
+        spin(self.decode_ms)
+        return torch.full((4,), float(int.from_bytes(raw[0], "little")))
+
+    def augment(self, sample, generator):
+        spin(self.augment_ms)
+        return sample + torch.rand((), generator=generator)
+
+
+class Varying(Dataset):
+    """Vectors of bytes of which a few are long."""
+
+    def __init__(self, count, short, long, every):
+        self.count, self.short, self.long, self.every = count, short, long, every
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return torch.zeros(self.long if index % self.every == 0 else self.short, dtype=torch.uint8)
+
+
+def pad(samples):
+    """Collate vectors of any lengths."""
+    return torch.nn.utils.rnn.pad_sequence(samples, batch_first=True)
+
+
+def make_growing_step(mib_per_sample=0.0, evaluation_mib=0.0):
+    """Hold memory for each sample while training, or for each batch while evaluating."""
+
+    class Growing:
+        def __call__(self, batch):
+            torch.ones(int(mib_per_sample * len(batch) * 2**20) + 1, dtype=torch.uint8)
+
+        def evaluate(self, batch):
+            torch.ones(int(evaluation_mib * 2**20) + 1, dtype=torch.uint8)
+
+    return Growing()
+
+
+def spin(milliseconds):
+    """Keep a CPU busy."""
+    end = time.perf_counter() + milliseconds / 1000
+    while time.perf_counter() < end:
+        pass

@@ -45,16 +45,35 @@ def small_unet_step(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SmallUNet(channels, classes, width).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    return TrainingStep(model, device)
 
-    def step(batch: Sequence[torch.Tensor]) -> None:
-        image, mask = (part.to(device, non_blocking=True) for part in batch[:2])
-        optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.binary_cross_entropy_with_logits(model(image.float()), mask.float())
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-        optimizer.step()
 
-    return step
+class TrainingStep:
+    """One update of a model for each batch of image and mask.
+
+    Args:
+        model: The model.
+        device: Where it lies.
+    """
+
+    def __init__(self, model: nn.Module, device: str) -> None:
+        self._model = model
+        self._device = device
+        self._optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def __call__(self, batch: Sequence[torch.Tensor]) -> None:
+        """Train on a batch."""
+        self._optimizer.zero_grad(set_to_none=True)
+        self._loss(batch).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        self._optimizer.step()
+
+    def evaluate(self, batch: Sequence[torch.Tensor]) -> None:
+        """Compute the loss of a batch, as an evaluation pass does."""
+        self._loss(batch)
+
+    def _loss(self, batch: Sequence[torch.Tensor]) -> torch.Tensor:
+        image, mask = (part.to(self._device, non_blocking=True) for part in batch[:2])
+        return nn.functional.binary_cross_entropy_with_logits(self._model(image.float()), mask.float())
 
 
 def _block(channels: int, width: int) -> nn.Sequential:

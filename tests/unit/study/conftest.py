@@ -13,7 +13,9 @@ from autotune.spec.study_file import spec_from_fields
 from autotune.study.optuna_store import open_storage, open_study, settle_stale
 from autotune.study.run import run_study
 from autotune.study.setting import Setting
-from autotune.trial.replay import ReplayRunner, make_landscape
+from autotune.trial.landscape import make_landscape
+from autotune.trial.noise import Noise
+from autotune.trial.replay import ReplayRunner
 
 SPACE = {
     "batch_size": [16, 32],
@@ -68,7 +70,7 @@ def make_bench(tmp_path):
         space = Space.of_study(spec, inspection)
         answers = {config: rates(config) for config in space.points}
         landscape = make_landscape(answers, machine=MACHINE, dataset=DATASET)
-        runner = runner_class(landscape, seed=draws, noise=noise)
+        runner = runner_class(landscape, seed=draws, noise=Noise(run_to_run=noise))
         setting = Setting(
             run_key="run", spec=spec, inspection=inspection, space=space, runner=runner, store=registry,
             archive_root=tmp_path / "archives", cache_root=tmp_path / "cache", listeners=listeners,

@@ -3,18 +3,15 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from study_records import DATASET, MACHINE, failed_record, measured_record, measurement
+from study_records import MACHINE, failed_record, measured_record, measurement
 
-from autotune.spec import Failure, Inspection, LoaderConfig, MemoryLimit
-from autotune.study.feasibility import limit_bytes, predicted_breach
+from autotune.spec import LoaderConfig, MemoryLimit
 from autotune.study.ledger import Ledger
+from autotune.study.limits import limit_bytes
 from autotune.study.verdict import score, verdict
 from autotune.units import GIB, MIB
 
 CONFIG = LoaderConfig(batch_size=32).canonical(has_accelerator=False)
-INSPECTION = Inspection(
-    dataset=DATASET, machine=MACHINE, sample_structure="x", sample_bytes=MIB, largest_sample_bytes=MIB
-)
 
 
 @pytest.mark.parametrize("kind", ["device_memory", "timed_out", "crashed", "bad_data", "senseless", "repeated_samples"])
@@ -50,30 +47,6 @@ def test_ledger_counts_every_outcome_once_and_ranks_by_score():
     assert (counts.complete, counts.stopped_early, counts.infeasible, counts.failed) == (2, 1, 1, 1)
     assert counts.total == 5
     assert [record.measurement.samples_per_s for record in ledger.ranked()] == [20.0, 10.0, 5.0]
-
-
-def test_a_batch_larger_than_the_limit_is_refused_without_a_process():
-    breach = predicted_breach(CONFIG.replace(batch_size=128), inspection=INSPECTION, limit=100 * MIB, failures=())
-    assert isinstance(breach, Failure)
-    assert breach.infeasible
-    assert "128" in breach.message
-    assert breach.phase == "predict"
-
-
-def test_what_broke_the_limit_is_refused_at_larger_batches_and_only_for_the_same_settings():
-    broken = failed_record(CONFIG, "device_memory")
-
-    def refused(config):
-        return predicted_breach(config, inspection=INSPECTION, limit=GIB, failures=[broken]) is not None
-
-    assert refused(CONFIG.replace(batch_size=64))
-    assert not refused(CONFIG.replace(batch_size=16))
-    assert not refused(CONFIG.replace(batch_size=64, num_workers=2))
-
-
-def test_failures_of_other_kinds_predict_nothing():
-    crashed = failed_record(CONFIG, "crashed")
-    assert predicted_breach(CONFIG, inspection=INSPECTION, limit=GIB, failures=[crashed]) is None
 
 
 def test_a_share_is_of_the_device_where_there_is_one_and_else_of_memory():

@@ -148,10 +148,10 @@ def test_a_winner_that_fails_in_the_confirm_phase_makes_room_for_the_next(make_b
 def test_no_configuration_is_measured_twice_in_the_search(make_bench):
     bench = make_bench(npy_is_faster, budget="10m")
     bench.run()
-    searched = [record.config for record in bench.store.records("s") if record.phase == "search"]
-    assert len(searched) == len(set(searched)) == len(bench.setting.space.points)
-    confirms = sum(record.phase == "confirm" for record in bench.store.records("s"))
-    assert bench.runner.runs == len(searched) + confirms
+    records = bench.store.records("s")
+    searched = [record.config for record in records if record.phase == "search"]
+    assert len(searched) == len(set(searched)) <= len(bench.setting.space.points)
+    assert bench.runner.runs == len(records)
 
 
 def test_a_repeated_proposal_is_told_from_its_record_without_a_process(make_bench):
@@ -271,16 +271,13 @@ def test_an_abandoned_prior_is_tried_again_after_the_interruption(make_bench):
 
 
 def test_time_of_an_interrupted_run_is_charged_to_the_next(make_bench):
-    whole = make_bench(npy_is_faster, name="whole", budget="60s")
-    whole.run()
-    searched = sum(record.phase == "search" for record in whole.store.records("whole"))
-    first = make_bench(npy_is_faster, budget="60s", runner_class=interrupted(KeyboardInterrupt(), 6, after=False))
+    first = make_bench(npy_is_faster, budget="75s", runner_class=interrupted(KeyboardInterrupt(), 9, after=False))
     with pytest.raises(KeyboardInterrupt):
         first.run()
-    second = make_bench(npy_is_faster, budget="60s")
+    second = make_bench(npy_is_faster, budget="75s")
     second.settle()
-    second.run()
-    assert sum(record.phase == "search" for record in second.store.records("s")) == searched
+    # a run takes three seconds, so 24 s are spent and the second may take the rest, and what it has begun
+    assert second.run().wall_s <= 75 - 8 * 3.0 + 2 * 3.0
 
 
 def test_stale_trials_are_told_from_their_record_or_as_abandoned(make_bench):

@@ -8,8 +8,8 @@ from study_records import DATASET, MACHINE, WORKLOAD, measured_record, measureme
 
 from autotune.constants import CONFIRM_PAIRS_MIN
 from autotune.spec import ArchiveUse, Failure, LoaderConfig, MemoryLimit, Phases
-from autotune.study.feasibility import limit_bytes
 from autotune.study.ledger import Ledger
+from autotune.study.limits import limit_bytes
 from autotune.study.optuna_store import open_storage, settle_stale, studies_of
 from autotune.study.search import is_predicted
 from autotune.trial.replay import ReplayRunner

@@ -1,0 +1,143 @@
+"""The race: the best of the search again, side by side in randomised blocks, until the rest is told apart."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from autotune.constants import (
+    CONFIRM_PAIRS_MAX,
+    EQUIVALENCE_CONFIDENCE,
+    EQUIVALENCE_SHARE,
+    PROCESS_RUNS_MAX,
+    RACE_BLOCKS_MAX,
+    RACE_BLOCKS_MIN,
+    RACE_DROP_LEVEL,
+    RACE_ENTRANTS_MAX,
+    RACE_MARGIN_SHARE,
+)
+from autotune.spec import LoaderConfig, TrialRecord
+from autotune.study.contrasts import leader, loss
+from autotune.study.ledger import Ledger
+from autotune.study.runs import Runs
+
+
+def storage_tier(config: LoaderConfig) -> str:
+    """Name what a configuration needs beside the files: nothing (`files`), an `archive`, a `cache`, or both."""
+    archived, cached = config.archive != "files", config.cache != "none"
+    if archived and cached:
+        return "archive and cache"
+    return "archive" if archived else "cache" if cached else "files"
+
+
+@dataclass
+class Raced:
+    """What the race came to.
+
+    Attributes:
+        logs: Log rate of each entrant in each block; None where it no longer ran, or failed.
+        survivors: Entrants that were not told to be slower, the leader first.
+        equivalent: Those of them that are shown to be within 2 % of the leader, the leader itself included.
+        records: Every run.
+        blocks: Blocks that were run.
+    """
+
+    logs: dict[LoaderConfig, list[float | None]] = field(default_factory=dict)
+    survivors: list[LoaderConfig] = field(default_factory=list)
+    equivalent: list[LoaderConfig] = field(default_factory=list)
+    records: list[TrialRecord] = field(default_factory=list)
+    blocks: int = 0
+
+    def of(self, config: LoaderConfig) -> list[TrialRecord]:
+        """Give the runs of an entrant."""
+        return [record for record in self.records if record.config == config]
+
+
+def disqualifies(record: TrialRecord) -> bool:
+    """Tell whether a run shows that a configuration must not be handed out.
+
+    A rate that is no rate is a bad reading, which says nothing of the configuration: the block goes without it.
+    """
+    return record.failure is not None and record.failure.kind != "senseless"
+
+
+def entrants(ledger: Ledger) -> list[LoaderConfig]:
+    """Choose who races: the best of the search, and of each storage tier the best as a fallback."""
+    ranked = [record for record in ledger.ranked() if record.measurement and record.measurement.stopped != "futility"]
+    if not ranked:
+        return []
+    best = ledger.verdict(ranked[0]).value
+    near = [record.config for record in ranked if ledger.verdict(record).value >= best * (1 - RACE_MARGIN_SHARE)]
+    chosen = near[:RACE_ENTRANTS_MAX]
+    for record in ranked:
+        if storage_tier(record.config) not in {storage_tier(config) for config in chosen}:
+            chosen.append(record.config)
+    return chosen
+
+
+class Race:
+    """Runs the race of one study.
+
+    Args:
+        runs: Measures and keeps; what breaks a limit now is added to its ledger.
+        seed: Seed of the order within the blocks.
+    """
+
+    def __init__(self, runs: Runs, *, seed: int) -> None:
+        self._runs = runs
+        self._ledger = runs.ledger
+        self._random = random.Random(seed)  # noqa: S311 (no secret)
+
+    def run(self, racing: Sequence[LoaderConfig], *, until_s: float) -> Raced:
+        """Race until one is left, all that are left are shown to be equivalent, or blocks or time are over.
+
+        Args:
+            racing: The entrants, best first.
+            until_s: Clock reading at which no further block begins, once the fewest have been run.
+        """
+        raced = Raced(logs={config: [] for config in racing}, survivors=list(racing))
+        block_s = 0.0
+        while raced.blocks < RACE_BLOCKS_MAX and len(raced.survivors) > 1:
+            began_s = self._runs.clock()
+            left = PROCESS_RUNS_MAX - self._runs.processes - 2 * CONFIRM_PAIRS_MAX - 1
+            if raced.blocks >= RACE_BLOCKS_MIN and (began_s + block_s > until_s or left < len(raced.survivors)):
+                break
+            self._block(raced)
+            block_s = self._runs.clock() - began_s
+            if raced.blocks >= RACE_BLOCKS_MIN:
+                self._judge(raced)
+                if len(raced.equivalent) == len(raced.survivors):
+                    break
+        return raced
+
+    def _block(self, raced: Raced) -> None:
+        order = list(raced.survivors)
+        self._random.shuffle(order)
+        for config in order:
+            record = self._runs.run(config, "race")
+            raced.records.append(record)
+            measured = record.measurement
+            raced.logs[config].append(math.log(self._ledger.worth(record)) if measured else None)
+            if disqualifies(record):
+                self._ledger.add(record)
+                raced.survivors.remove(config)
+        raced.blocks += 1
+        for logs in raced.logs.values():
+            logs.extend([None] * (raced.blocks - len(logs)))
+
+    def _judge(self, raced: Raced) -> None:
+        """Drop who is told to be slower than the leader, and find who is shown to be as fast."""
+        if not raced.survivors:
+            return
+        first = leader(raced.logs, raced.survivors)
+        left, equivalent = [first], [first]
+        for config in raced.survivors:
+            behind = None if config == first else loss(raced.logs, config, first)
+            if behind is None or behind.lower(RACE_DROP_LEVEL) > 0:
+                continue
+            left.append(config)
+            if behind.upper(EQUIVALENCE_CONFIDENCE) < math.log1p(EQUIVALENCE_SHARE):
+                equivalent.append(config)
+        raced.survivors, raced.equivalent = left, equivalent

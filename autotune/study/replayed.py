@@ -1,0 +1,212 @@
+"""Whole studies over recorded landscapes: how the method itself is tested, and compared with others."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+
+from autotune.space import Space
+from autotune.spec import (
+    Budget,
+    DatasetSource,
+    Decision,
+    LoaderConfig,
+    StudySpec,
+    StudySummary,
+    TrialFinished,
+    TrialRecord,
+)
+from autotune.study.optuna_store import sampler
+from autotune.study.run import run_study
+from autotune.study.setting import Setting
+from autotune.trial import Landscape, ReplayRunner
+from autotune.trial.noise import Noise
+
+BUDGET_S = 300.0
+"""Budget of a replayed study in seconds of the recording's clock: the full default study of two cores."""
+
+
+class RecordsInMemory:
+    """Keeps records and decisions for as long as the process lives; a `autotune.study.setting.RecordStore`."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, TrialRecord] = {}
+        self._decisions: dict[str, Decision] = {}
+
+    def save_record(self, record: TrialRecord) -> None:
+        """Keep a record."""
+        self._records[record.key] = record
+
+    def records(self, study: str) -> Sequence[TrialRecord]:
+        """Give the records of a study in order of their start."""
+        return [record for record in self._records.values() if record.study == study]
+
+    def save_decision(self, decision: Decision) -> None:
+        """Keep a decision."""
+        self._decisions[decision.key] = decision
+
+    def decisions(self, study: str) -> Sequence[Decision]:
+        """Give the decisions of a study, newest first."""
+        return [decision for decision in reversed(self._decisions.values()) if decision.study == study]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a study would have handed out at one point.
+
+    Attributes:
+        processes: Processes spent until then.
+        seconds: Seconds of the recording's clock until then.
+        config: The best configuration of the search so far, or the final one.
+    """
+
+    processes: int
+    seconds: float
+    config: LoaderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """A study over a landscape, held against the truth.
+
+    Attributes:
+        landscape: The landscape.
+        summary: How the study ended.
+        challenger: What was confirmed, whether it was promoted or not; None where nothing was.
+        steps: What it would have handed out, run by run.
+    """
+
+    landscape: Landscape
+    summary: StudySummary
+    challenger: LoaderConfig | None
+    steps: tuple[Step, ...] = field(repr=False)
+
+    @property
+    def regret(self) -> float:
+        """Share of the best rate of the whole space that the handed-out configuration loses."""
+        return self.regret_of(self.summary.best)
+
+    @property
+    def bias(self) -> float | None:
+        """Published ratio over the true one, less 1; None where none was published."""
+        ratio, compared = self.summary.ratio, self.challenger
+        if ratio is None or compared is None:
+            return None
+        chosen = self.summary.best if self.summary.best != self.summary.default else compared
+        above, below = self.landscape.truth(chosen), self.landscape.truth(self.summary.default)
+        return None if above is None or below is None else ratio.mean / (above / below) - 1
+
+    @property
+    def separated(self) -> bool:
+        """Whether the published interval leaves out 1."""
+        ratio = self.summary.ratio
+        return ratio is not None and not ratio.low <= 1 <= ratio.high
+
+    def regret_of(self, config: LoaderConfig) -> float:
+        """Give the share of the best rate that a configuration loses."""
+        best, truth = self.landscape.best.truth, self.landscape.truth(config)
+        return 1 - truth / best if best and truth else 1.0
+
+    def processes_to(self, share: float) -> float:
+        """Give the processes after which the best so far stays within a share of the optimum; infinite for never."""
+        return _first_of([(step.processes, self.regret_of(step.config)) for step in self.steps], share)
+
+    def seconds_to(self, share: float) -> float:
+        """Give the seconds after which the best so far stays within a share of the optimum; infinite for never."""
+        return _first_of([(step.seconds, self.regret_of(step.config)) for step in self.steps], share)
+
+
+class _Following:
+    """Takes down what a study would hand out after each run."""
+
+    def __init__(self, runner: ReplayRunner) -> None:
+        self._runner = runner
+        self.steps: list[Step] = []
+        self.challengers: list[LoaderConfig] = []
+
+    def on_trial(self, event: TrialFinished) -> None:
+        """Take down the best so far."""
+        if event.phase == "verify":
+            self.challengers.append(event.record.config)
+        if event.best is not None:
+            self._add(event.best.config)
+
+    def on_decision(self, decision: Decision) -> None:
+        """Take down the final one."""
+        self._add(decision.config)
+
+    def _add(self, config: LoaderConfig) -> None:
+        self.steps.append(Step(processes=self._runner.runs, seconds=self._runner.elapsed_s, config=config))
+
+    def on_start(self, event: object) -> None:
+        """Ignore it."""
+
+    on_preparing = on_inspected = on_phase = on_profile = on_end = on_start
+
+
+class Replays:
+    """Studies over one landscape.
+
+    Args:
+        landscape: The recorded rates.
+        budget_s: Budget of each study on the recording's clock.
+    """
+
+    def __init__(self, landscape: Landscape, *, budget_s: float = BUDGET_S) -> None:
+        self.landscape = landscape
+        self._spec = StudySpec(
+            name="replay",
+            dataset=DatasetSource(type_name=landscape.inspection.dataset.type_name),
+            budget=Budget(time_s=budget_s),
+            space=landscape.space,
+        )
+        # enumerating the space takes longer than a study over it
+        self.space = Space.of_study(self._spec, landscape.inspection)
+
+    def run(self, seed: int, noise: Noise | None = None) -> Replayed:
+        """Run one study.
+
+        Args:
+            seed: Seed of noise and sampler.
+            noise: What is done to the rates; None leaves the noise of the recording.
+        """
+        runner = ReplayRunner(self.landscape, seed=seed, noise=noise)
+        following = _Following(runner)
+        setting = Setting(
+            run_key=f"{self.landscape.name} {seed}",
+            spec=self._spec.model_copy(update={"seed": seed}),
+            inspection=self.landscape.inspection,
+            space=self.space,
+            runner=runner,
+            store=RecordsInMemory(),
+            archive_root=Path("archives"),
+            cache_root=Path("cache"),
+            listeners=(following,),
+            clock=runner.clock,
+        )
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = optuna.create_study(direction="maximize", sampler=sampler(seed))
+            summary = run_study(setting, study)
+        return Replayed(
+            landscape=self.landscape,
+            summary=summary,
+            challenger=following.challengers[-1] if following.challengers else None,
+            steps=tuple(following.steps),
+        )
+
+
+def _first_of(regrets: Sequence[tuple[float, float]], share: float) -> float:
+    """Give the first place from which on the regret is never above a share again."""
+    found = math.inf
+    for place, regret in reversed(regrets):
+        if regret > share:
+            break
+        found = place
+    return found

@@ -1,0 +1,110 @@
+"""What is expected before measuring, and what measuring makes of it."""
+
+import math
+
+import numpy as np
+import pytest
+from study_records import DATASET, MACHINE
+
+from autotune.space import Space
+from autotune.spec import Bound, Inspection, Line, LoaderConfig, Profile, SpaceSpec
+from autotune.study.guesses import Guesses
+from autotune.study.memory import MemoryModel
+from autotune.study.surrogate import Surrogate
+from autotune.units import GIB, KIB
+
+INSPECTION = Inspection(
+    dataset=DATASET, machine=MACHINE, sample_structure="x", sample_bytes=1000, largest_sample_bytes=1000,
+    fingerprint="f" * 16,
+)  # fmt: skip
+SPACE = Space(SpaceSpec(batch_size=(16, 32, 64), num_workers=(0, 1, 2), archive=("files", "npy", "tar")), INSPECTION)
+DECODING = Profile(
+    sample_s=0.002, gather=Line(per_sample=1e-6), hand_over=Line(fixed=5e-4), send=Line(fixed=1e-3),
+    collate=Line(per_sample=1e-6),
+    bounds=(Bound(batch_size=16, samples_per_s=1000.0), Bound(batch_size=64, samples_per_s=2000.0)),
+)  # fmt: skip
+
+
+def guessed(profile, limit_bytes=GIB):
+    return Guesses(SPACE, profile, MemoryModel(INSPECTION, limit_bytes=limit_bytes, profile=profile))
+
+
+def test_without_a_probe_nothing_is_guessed():
+    guesses = guessed(None)
+    assert guesses.first() == []
+    assert guesses.highest_bound() is None
+    assert guesses.bottleneck(LoaderConfig()) is None
+
+
+def test_the_best_guess_comes_first_and_others_store_samples_in_other_ways():
+    guesses = guessed(DECODING)
+    first = guesses.first()
+    assert guesses.rates[first[0]] == max(guesses.rates.values())
+    ways = {(one.archive, one.cache, one.num_workers > 0) for one in first}
+    assert len(ways) >= 4
+    assert len(first) <= 6
+
+
+def test_where_the_step_decides_the_cheapest_comes_among_the_first():
+    slow_step = DECODING.replace(sample_s=1e-5, consume=Line(per_sample=0.01), consume_cpu_share=0.0)
+    cheapest = LoaderConfig.torch_default(64).canonical(has_accelerator=False)
+    first = guessed(slow_step).first()[:2]
+    assert any(one.replace(batch_size=64) == cheapest for one in first)
+
+
+def test_the_highest_bound_is_over_all_batch_sizes_of_the_space():
+    assert guessed(DECODING).highest_bound() == 2000.0
+
+
+def test_what_will_break_the_memory_limit_is_no_guess_and_no_bound():
+    # a sample is 1,000 bytes, so that 60 of them are too many
+    small = guessed(DECODING, limit_bytes=60 * KIB)
+    assert {one.batch_size for one in small.first()} <= {16, 32}
+    assert set(small.bounds()) == {16, 32}
+    assert small.highest_bound() < 2000.0
+
+
+def test_a_bottleneck_says_where_the_milliseconds_go():
+    found = guessed(DECODING).bottleneck(LoaderConfig.torch_default(32).canonical(has_accelerator=False))
+    assert found.stage == "decode"
+    assert found.stages["decode"] == pytest.approx(64.0)
+    assert found.limit == "consuming process"
+
+
+# The surrogate
+
+
+def truth(config):
+    """A landscape in which workers help plain files and harm everything else."""
+    stored = 5.0 if config.archive == "npy" else 2.0 if config.archive == "tar" else 0.0
+    workers = 0.5 * config.num_workers if not stored else -0.7 * (config.num_workers > 0)
+    return math.exp(stored + workers + 0.1 * math.log2(config.batch_size))
+
+
+def test_expected_gains_point_at_the_best_configuration_and_fade_once_it_is_known():
+    points = sorted(SPACE.points, key=LoaderConfig.label)
+    surrogate = Surrogate(points, {})
+    draw = np.random.default_rng(0)
+    known = {points[place]: truth(points[place]) for place in draw.choice(len(points), 12, replace=False)}
+    best = max(points, key=truth)
+    known.pop(best, None)
+    for _ in range(25):
+        gains = surrogate.gains(known)
+        assert set(gains) == set(points) - set(known)
+        assert all(gain >= 0 for gain in gains.values())
+        chosen = max(gains, key=gains.get)
+        known[chosen] = truth(chosen)
+        if max(known.values()) >= 0.97 * truth(best):
+            break
+    assert max(known.values()) >= 0.97 * truth(best)
+    everything_but_one = {config: truth(config) for config in points if config != points[0]}
+    assert max(surrogate.gains(everything_but_one).values()) < 0.02
+
+
+def test_a_good_estimate_is_a_head_start():
+    points = sorted(SPACE.points, key=LoaderConfig.label)
+    estimates = {config: 0.7 * truth(config) for config in points}
+    known = {config: truth(config) for config in points[:6]}
+    gains = Surrogate(points, estimates).gains(known)
+    chosen = max(gains, key=gains.get)
+    assert truth(chosen) >= 0.9 * max(map(truth, points))
