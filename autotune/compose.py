@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -160,7 +160,7 @@ def tune(
     source = DatasetSource(type_name=type_name(dataset), objects_digest=payload_digest(payload))
     fields["dataset"] = source.model_dump()
     with _console() if progress else nullcontext() as console:
-        listeners = [console] if console is not None else []
+        listeners = () if console is None else (console,)
         return tune_study(spec_from_fields(fields), at=places(home), payload=payload, listeners=listeners)
 
 
@@ -186,9 +186,6 @@ def tune_study(
         at: Where everything is kept.
         payload: Objects without a dotted path: `dataset`, `step`, `collate_fn`.
         listeners: Told beside MLflow.
-
-    Returns:
-        The outcome.
     """
     check_separate(at.registry_url or f"sqlite:///{at.home / 'registry.db'}", at.optuna_url, at.tracking_uri)
     with (
@@ -199,8 +196,7 @@ def tune_study(
         ThreadPoolExecutor(max_workers=1) as background,
     ):
         tracker = _tracker(registry, at)
-        # slow imports and schema creation happen while nothing is timed
-        warm = background.submit(_warm_up, tracker)
+        warm = background.submit(_warm_up, tracker)  # slow imports and new schemas, while nothing is timed
         inspection = inspect_dataset(runner, spec, at=at, payload_path=payload_path)
         warm.result()
         setting = _setting(
@@ -260,8 +256,6 @@ def _setting(
 
 
 def _run(setting: Setting, at: Places) -> StudySummary:
-    from dataclasses import replace
-
     from autotune.study.dashboard import tell_story
     from autotune.study.earlier import interrupted_records
     from autotune.study.optuna_store import open_storage, open_study, settle_stale, studies_of

@@ -72,8 +72,8 @@ TIME_CAP_MIN_S = 0.5
 """Windows are not cut below this for any budget."""
 PROCESS_RUNS_MAX = 130
 """Processes that one study may measure in, over all phases."""
-SEARCH_TRIALS_MAX = 46
-"""Trials after which a search ends: with a full race (8 x 8) and confirm phase (2 x 10) that makes 130 runs."""
+SEARCH_TRIALS_MAX = 43
+"""Trials after which a search ends: with probe, a full race (8 x 8), two verifications and ten pairs that makes 130."""
 
 # Searching
 

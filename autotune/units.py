@@ -80,3 +80,8 @@ def format_seconds(seconds: float) -> str:
 def format_rate(samples_per_s: float) -> str:
     """Write a rate as `1,437 samples/s`, with decimals only below 10."""
     return f"{samples_per_s:,.0f} samples/s" if samples_per_s >= 10 else f"{samples_per_s:.2g} samples/s"
+
+
+def format_difference(share: float) -> str:
+    """Write how far two rates are apart as `3.1 %`, or as `a factor of 20` where that says more."""
+    return f"{share * 100:.2g} %" if share < 1 else f"a factor of {1 + share:.3g}"

@@ -1,6 +1,10 @@
 """Settings of the whole suite."""
 
+import os
 from pathlib import Path
+
+# the matrices of a study are small: BLAS threads of parallel tests would only wait for each other
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

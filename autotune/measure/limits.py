@@ -108,6 +108,20 @@ def check_delivered(delivered: int) -> None:
         )
 
 
+def check_holds_samples(samples: int, batches: int) -> None:
+    """Refuse a window whose batches hold nothing, from which no rate follows.
+
+    Raises:
+        MeasurementStoppedError: Not one sample came.
+    """
+    if samples == 0:
+        raise stop(
+            "senseless",
+            "measure",
+            f"a window needs at least one sample, got {batches} batches without any; look at what collate_fn returns",
+        )
+
+
 def check_not_repeated(delivered: int, *, num_workers: int, shards_itself: bool) -> None:
     """Refuse an iterable dataset that every worker reads as a whole.
 

@@ -19,7 +19,7 @@ from autotune.constants import (
     WINDOW_MIN_S,
     WINDOWS_MIN,
 )
-from autotune.measure.limits import check_delivered
+from autotune.measure.limits import check_delivered, check_holds_samples
 from autotune.measure.scoring import Stretch, excess_s, mean_ramp_s, rate_after_ramp, score
 from autotune.measure.window import counted, is_futile, is_precise, is_unsteady, rate_interval
 from autotune.spec import Window
@@ -274,6 +274,7 @@ class _Run:
     def _keep(self, stretch: Stretch) -> bool:
         """Close a window: judge whether it was disturbed, and file it; False when it was set aside."""
         others = self.around.end_window()
+        check_holds_samples(stretch.samples, stretch.batches)
         windows = self.found.windows
         disturbed = _is_disturbed(others)
         aside = disturbed and sum(window.set_aside for window in windows) < CONTENTION_REPEATS

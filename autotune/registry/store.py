@@ -23,6 +23,9 @@ V = TypeVar("V", bound=Value)
 Telling = tuple[str, str, str]
 """Topic, key and body of something that a tracker is to be told."""
 
+_SENSELESS_SAMPLES_PER_S = 1e300
+"""Rates from here on (infinity) were not written by autotune: a record of it refuses them."""
+
 CANDIDATES_LIMIT = 256
 """Groups that the resolver looks at; more studies of one dataset on one machine class are not told apart."""
 
@@ -103,7 +106,8 @@ class Registry:
                 TrialRow.machine_class == decision.machine.machine_class,
                 TrialRow.workload_digest == decision.workload.digest(),
                 TrialRow.dataset_digest == decision.dataset.digest(),
-                TrialRow.samples_per_s.is_not(None),
+                TrialRow.samples_per_s > 0,
+                TrialRow.samples_per_s < _SENSELESS_SAMPLES_PER_S,
                 *(getattr(TrialRow, _field(name)) == value for name, value in (pins or {}).items()),
             )
             .order_by(TrialRow.samples_per_s.desc(), TrialRow.key)

@@ -20,7 +20,7 @@ from autotune.resolve.lookup import Question, answer, default_answer, storage_ur
 from autotune.resolve.pins import checked_pins
 from autotune.resolve.resolution import Match, Resolution
 from autotune.spec import DatasetFacts, Decision, Interval, TrialRecord
-from autotune.units import format_bytes, format_rate
+from autotune.units import format_bytes, format_difference, format_rate
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
@@ -202,7 +202,7 @@ def _evidence(decision: Decision) -> list[str]:
         bound = format_rate(headroom.bound_samples_per_s)
         lines.append(f"headroom: {headroom.share:.0%} of what any loader could reach at this batch size ({bound})")
     if decision.resolution_share is not None:
-        lines.append(f"resolution: a difference under {decision.resolution_share:.1%} could not be told in these runs")
+        lines.append(f"resolution: less than {format_difference(decision.resolution_share)} could not be told here")
     lines += [f"bottleneck: {bottleneck_text(found)}" for found in decision.bottlenecks]
     lines += [f"found: {note}" for note in decision.notes]
     workload = decision.workload

@@ -40,8 +40,8 @@ class Estimate:
 
     Attributes:
         samples_per_s: Rate over full epochs.
-        stages: Seconds of one thread for one batch, by stage: `read`, `decode`, `augment`, `collate`, `send`,
-            `hand over`, `consume`.
+        stages: Seconds of one thread for one batch, by stage: `read` and `decode`, or `gather` where samples are
+            stored decoded, `augment`, `collate`, `send`, `hand over`, `consume`.
         limit: What the rate is limited by: `workers`, `cores`, or `consuming process`.
     """
 
@@ -139,5 +139,5 @@ def _from_memory(batch: int, cost: ReadCost, profile: Profile, inspection: Inspe
     read_s = batch * (cost.sample_s + cost.byte_s * inspection.sample_bytes) + profile.gather.at(batch)
     if inspection.augmented or inspection.varying:
         augment_s = batch * (profile.augment_s or 0.0)
-        return {"read": read_s, "augment": augment_s, "collate": profile.collate.at(batch)}
-    return {"read": read_s}
+        return {"gather": read_s, "augment": augment_s, "collate": profile.collate.at(batch)}
+    return {"gather": read_s}

@@ -52,12 +52,10 @@ def default_at_bound(runs: Runs, guesses: Guesses) -> AtBound | None:
 
 
 def _shown(runs: Runs, default: LoaderConfig) -> AtBound | None:
-    setting = runs.setting
-    request = setting.request(default, phase="probe").replace(probe_batch_sizes=(default.batch_size,))
     rates, bounds, peaks = [], [], [0]
     for _ in range(HEADROOM_PAIRS):
         record = runs.run(default, "confirm")
-        probed = setting.runner.probe(request)
+        probed = runs.probe((default.batch_size,))
         bound = None if isinstance(probed, Failure) else probed.bound(default.batch_size)
         if record.measurement is None or bound is None:
             return None
@@ -65,7 +63,7 @@ def _shown(runs: Runs, default: LoaderConfig) -> AtBound | None:
         bounds.append(bound)
         peaks.append(record.measurement.memory.device_peak_bytes or 0)
     share = ratio_interval(rates, bounds)
-    if share is None or share.low < HEADROOM_REACHED_SHARE:
+    if share is None or share.low < HEADROOM_REACHED_SHARE or runs.run(default, "verify").measurement is None:
         return None
     return AtBound(
         default=default, share=share, rates=tuple(rates), bounds=tuple(bounds), peak_bytes=max(peaks) or None

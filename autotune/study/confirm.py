@@ -65,6 +65,7 @@ class Confirm:
         self.runs = runs
         self.setting = runs.setting
         self.ledger = runs.ledger
+        self._verified: dict[LoaderConfig, bool] = {}
 
     def run(self, candidates: Sequence[LoaderConfig], deployed: LoaderConfig | None) -> Confirmed | None:
         """Confirm the first candidate that keeps its limits; None where there is none to confirm.
@@ -75,9 +76,9 @@ class Confirm:
         """
         rivals = [config for config in dict.fromkeys(candidates) if config != self._default(config)]
         for challenger in rivals[:CHALLENGERS_MAX]:
-            if not self._keeps_limits(challenger):
-                continue
             default = self._default(challenger)
+            if not self._keeps_limits(challenger) or not self._keeps_limits(default):
+                continue
             racing = [challenger, default]
             old = deployed if deployed is not None and deployed not in racing else None
             racing += [old] if old else []
@@ -94,11 +95,22 @@ class Confirm:
             self.ledger.add(failed)
         return None
 
+    def safe_default(self) -> LoaderConfig | None:
+        """Give PyTorch's default at the fastest batch size at which it keeps its limits; None where it never does.
+
+        It is what is handed out where nothing could be confirmed, and nothing is handed out unverified.
+        """
+        defaults = dict.fromkeys(self._default(record.config) for record in self.ledger.ranked())
+        return next((config for config in defaults if self._keeps_limits(config)), None)
+
     def _keeps_limits(self, config: LoaderConfig) -> bool:
-        verified = self.runs.run(config, "verify")
-        if disqualifies(verified):
-            self.ledger.add(verified)
-        return not disqualifies(verified)
+        if config in self._verified:
+            return self._verified[config]
+        record = self.runs.run(config, "verify")
+        self._verified[config] = not disqualifies(record)
+        if disqualifies(record):
+            self.ledger.add(record)
+        return self._verified[config]
 
     def _default(self, config: LoaderConfig) -> LoaderConfig:
         machine = self.setting.inspection.machine

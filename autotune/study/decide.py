@@ -15,7 +15,6 @@ from autotune.study.confirm import Confirmed
 from autotune.study.contrasts import pooled_variance, resolution_share
 from autotune.study.guesses import Guesses
 from autotune.study.ledger import Ledger
-from autotune.study.race import Raced
 from autotune.study.setting import Setting
 from autotune.units import format_rate
 
@@ -26,12 +25,12 @@ class Evidence:
 
     Attributes:
         guesses: Estimates and bounds.
-        raced: The race; None where there was none.
+        safe_default: PyTorch's default where it was verified to keep its limits; None where nothing was.
         notes: What the phases came to, a sentence each.
     """
 
     guesses: Guesses
-    raced: Raced | None = None
+    safe_default: LoaderConfig | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -127,16 +126,15 @@ def _no_gain(confirmed: Confirmed, outcome: Outcome) -> str:
 
 
 def _without_rival(setting: Setting, ledger: Ledger, deployed: LoaderConfig | None, evidence: Evidence) -> Decision:
-    best = ledger.best()
-    batch = best.config.batch_size if best else min(setting.space.dimensions.batch_size)
     accelerated = setting.inspection.machine.has_accelerator
-    default = LoaderConfig.torch_default(batch).canonical(has_accelerator=accelerated)
-    if best is None:
+    smallest = LoaderConfig.torch_default(min(setting.space.dimensions.batch_size))
+    default = evidence.safe_default or smallest.canonical(has_accelerator=accelerated)
+    if evidence.safe_default is None:
         outcome: Outcome = "nothing_feasible"
         why = "no configuration passed the limits; raise memory_limit or allow smaller batches"
     else:
         outcome = "nothing_to_gain" if not setting.space.points - ledger.known() else "undecided"
-        why = "no configuration apart from the PyTorch default could be measured"
+        why = "no configuration apart from the PyTorch default could be measured within its limits"
     return Decision(
         **_circumstances(setting),
         outcome=outcome,

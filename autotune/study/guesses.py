@@ -56,13 +56,24 @@ class Guesses:
                 chosen.append(config)
         return list(dict.fromkeys(chosen))
 
-    def gains(self, rates: Mapping[LoaderConfig, float]) -> Mapping[LoaderConfig, float] | None:
-        """Give what each unmeasured configuration is expected to gain over the best; None where too few are measured.
+    def promising(self, rates: Mapping[LoaderConfig, float]) -> tuple[LoaderConfig | None, float] | None:
+        """Give the unmeasured configuration that is expected to gain most over the best one, and that share.
+
+        What will break a memory limit is passed over; where nothing else is left there is no configuration.
 
         Args:
             rates: What was measured, in samples/s.
+
+        Returns:
+            None where too little is measured to expect anything.
         """
-        return self._surrogate.gains(rates) if len(rates) >= _MEASURED_MIN else None
+        if len(rates) < _MEASURED_MIN:
+            return None
+        gains = self._surrogate.gains(rates)
+        for config in sorted(gains, key=lambda config: -gains[config]):
+            if self._memory.breach(config) is None:
+                return config, gains[config]
+        return None, 0.0
 
     def highest_bound(self) -> float | None:
         """Give the rate that no loader can exceed at any possible batch size; None without a probe."""

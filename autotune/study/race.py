@@ -101,7 +101,7 @@ class Race:
         block_s = 0.0
         while raced.blocks < RACE_BLOCKS_MAX and len(raced.survivors) > 1:
             began_s = self._runs.clock()
-            left = PROCESS_RUNS_MAX - self._runs.processes - 2 * CONFIRM_PAIRS_MAX - 1
+            left = PROCESS_RUNS_MAX - self._runs.processes - 2 * CONFIRM_PAIRS_MAX - 2
             if raced.blocks >= RACE_BLOCKS_MIN and (began_s + block_s > until_s or left < len(raced.survivors)):
                 break
             self._block(raced)

@@ -31,6 +31,10 @@ BUDGET_S = 300.0
 """Budget of a replayed study in seconds of the recording's clock: the full default study of two cores."""
 
 
+_PLAIN = LoaderConfig.torch_default(1).canonical(has_accelerator=False)
+"""PyTorch's default, whatever the batch size: it is verified beside each challenger."""
+
+
 class RecordsInMemory:
     """Keeps records and decisions for as long as the process lives; a `autotune.study.setting.RecordStore`."""
 
@@ -131,8 +135,9 @@ class _Following:
 
     def on_trial(self, event: TrialFinished) -> None:
         """Take down the best so far."""
-        if event.phase == "verify":
-            self.challengers.append(event.record.config)
+        config = event.record.config
+        if event.phase == "verify" and config.replace(batch_size=1) != _PLAIN:
+            self.challengers.append(config)
         if event.best is not None:
             self._add(event.best.config)
 

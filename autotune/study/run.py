@@ -56,7 +56,7 @@ def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
     decision = _Phases(study, runs, spent=sum(1 for record in earlier if not is_predicted(record))).decide()
     setting.store.save_decision(decision)
     setting.notify("on_decision", decision)
-    summary = summarise(setting, ledger, runs=runs.records, decision=decision, wall_s=setting.clock() - begun)
+    summary = summarise(setting, runs, decision=decision, wall_s=setting.clock() - begun)
     setting.notify("on_end", StudyEnded(run_key=setting.run_key, summary=summary))
     return summary
 
@@ -93,12 +93,7 @@ class _Phases:
         """Go through the phases to a decision."""
         setting, ledger = self._setting, self._runs.ledger
         profile = self._probe()
-        memory = MemoryModel(
-            setting.inspection,
-            limit_bytes=setting.memory_limit_bytes,
-            profile=profile,
-            records=[*ledger.ranked(), *ledger.failures()],
-        )
+        memory = self._memory(profile)
         guesses = Guesses(setting.space, profile, memory)
         if found := default_at_bound(self._runs, guesses):
             return decide_at_bound(setting, found, guesses=guesses)
@@ -106,17 +101,26 @@ class _Phases:
         raced = self._race()
         candidates = self._candidates(raced)
         self._runs.begin("confirm", "the choice against the PyTorch default, in fresh interleaved pairs")
-        confirmed = Confirm(self._runs).run(candidates, self._deployed)
-        evidence = Evidence(guesses=guesses, raced=raced, notes=tuple(self._notes))
+        confirm = Confirm(self._runs)
+        confirmed = confirm.run(candidates, self._deployed)
+        safe = None if confirmed else confirm.safe_default()
+        evidence = Evidence(guesses=guesses, safe_default=safe, notes=tuple(self._notes))
         return decide(setting, ledger, confirmed, self._deployed, evidence=evidence)
+
+    def _memory(self, profile: Profile | None) -> MemoryModel:
+        setting, ledger = self._setting, self._runs.ledger
+        known = [*ledger.ranked(), *ledger.failures()]
+        return MemoryModel(setting.inspection, limit_bytes=setting.memory_limit_bytes, profile=profile, records=known)
 
     def _probe(self) -> Profile | None:
         """Look at where the time goes; a study without that knowledge still searches."""
-        setting = self._setting
+        setting, memory = self._setting, self._memory(None)
+        sizes = setting.space.dimensions.batch_size
+        possible = [size for size in sizes if memory.breach(LoaderConfig.torch_default(size)) is None]
+        if not possible:
+            return None
         self._runs.begin("probe", "where the time and memory of a batch go, in one process")
-        sizes = probed_sizes(setting.space.dimensions.batch_size)
-        request = setting.request(LoaderConfig.torch_default(sizes[0]), phase="probe")
-        found = setting.runner.probe(request.replace(probe_batch_sizes=sizes))
+        found = self._runs.probe(probed_sizes(possible))
         if isinstance(found, Failure):
             self._notes.append(f"the probe failed, so nothing was estimated: {found.message}")
             return None

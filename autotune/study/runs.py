@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotune.spec import Interval, LoaderConfig, PhaseStarted, TrialFinished, TrialRecord
+from autotune.spec import Failure, Interval, LoaderConfig, PhaseStarted, Profile, TrialFinished, TrialRecord
 from autotune.spec.events import StudyPhase
 from autotune.study.ledger import Ledger
 from autotune.study.setting import Setting
@@ -22,6 +22,7 @@ class Runs:
         self.ledger = ledger
         self.started = started
         self.records: list[TrialRecord] = []
+        self._probes = 0
 
     def clock(self) -> float:
         """Give the clock's reading in seconds."""
@@ -35,11 +36,17 @@ class Runs:
     @property
     def processes(self) -> int:
         """Processes that were spent until now."""
-        return sum(record.attempts for record in self.records)
+        return self._probes + sum(record.attempts for record in self.records)
 
     def begin(self, phase: StudyPhase, note: str) -> None:
         """Tell that a phase begins."""
         self.setting.notify("on_phase", PhaseStarted(run_key=self.setting.run_key, phase=phase, note=note))
+
+    def probe(self, batch_sizes: tuple[int, ...]) -> Profile | Failure:
+        """Look at where time and memory go at some batch sizes, in a fresh process."""
+        self._probes += 1
+        request = self.setting.request(LoaderConfig.torch_default(batch_sizes[0]), phase="probe")
+        return self.setting.runner.probe(request.replace(probe_batch_sizes=batch_sizes))
 
     def run(self, config: LoaderConfig, phase: StudyPhase, *, ratio: Interval | None = None) -> TrialRecord:
         """Measure a configuration outside the search, in a fresh process; keep and tell it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import optuna
 from optuna.trial import TrialState
@@ -80,7 +80,7 @@ class Search:
         limit = min(setting.spec.budget.trials or SEARCH_TRIALS_MAX, PROCESS_RUNS_MAX)
         while setting.space.points - self.ledger.known():
             if spent + done >= limit:
-                return f"{limit} trials are enough for a search" if setting.spec.budget.trials is None else "trials"
+                return f"its {limit} trials are used up"
             if done >= least_trials:
                 if setting.clock() >= until_s:
                     return "its share of the time is over"
@@ -97,16 +97,16 @@ class Search:
         bound = self.guesses.highest_bound()
         if bound is not None and best.measurement.samples_per_s >= HEADROOM_REACHED_SHARE * bound:
             return f"the best reached {best.measurement.samples_per_s / bound:.0%} of what any loader could"
-        gains = self._gains()
-        if gains is not None and max(gains.values(), default=0.0) < EXPECTED_GAIN_SHARE:
+        promising = self._promising()
+        if promising is not None and promising[1] < EXPECTED_GAIN_SHARE:
             return f"no other configuration can be expected to gain {EXPECTED_GAIN_SHARE:.0%}"
         return None
 
     def _queued(self) -> bool:
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
-    def _gains(self) -> Mapping[LoaderConfig, float] | None:
-        return self.guesses.gains({record.config: self.ledger.worth(record) for record in self.ledger.ranked()})
+    def _promising(self) -> tuple[LoaderConfig | None, float] | None:
+        return self.guesses.promising({record.config: self.ledger.worth(record) for record in self.ledger.ranked()})
 
     def _one(self) -> int:
         """Run one proposal; gives 1 where a process was spent on it."""
@@ -159,15 +159,16 @@ class Search:
         self.study.tell(trial, told.value if told else 0.0)
         self._repeats += 1
         if self._repeats >= REPEATS_BEFORE_GUESS:
-            choices = self.setting.space.choices_of(self._most_promising())
+            choices = self.setting.space.choices_of(self._next_guess())
             self.study.enqueue_trial(choices or {}, user_attrs={"autotune:prior": "unmeasured point"})
 
-    def _most_promising(self) -> LoaderConfig:
-        left = sorted(self.setting.space.points - self.ledger.known(), key=LoaderConfig.label)
-        gains = self._gains()
-        if gains is None:
-            return self._random.choice(left)
-        return max(left, key=lambda config: gains.get(config, 0.0))
+    def _next_guess(self) -> LoaderConfig:
+        """Give the unmeasured configuration that promises most, else any."""
+        left = self.setting.space.points - self.ledger.known()
+        found, _ = self._promising() or (None, 0.0)
+        return (
+            found if found is not None and found in left else self._random.choice(sorted(left, key=LoaderConfig.label))
+        )
 
 
 def is_predicted(record: TrialRecord) -> bool:

@@ -6,21 +6,20 @@ from collections.abc import Sequence
 
 from autotune.spec import Decision, MemorySummary, Rates, StudySummary, TrialRecord
 from autotune.study.ledger import Ledger
+from autotune.study.runs import Runs
 from autotune.study.setting import Setting
 
 
-def summarise(
-    setting: Setting, ledger: Ledger, *, runs: Sequence[TrialRecord], decision: Decision, wall_s: float
-) -> StudySummary:
+def summarise(setting: Setting, runs: Runs, *, decision: Decision, wall_s: float) -> StudySummary:
     """Put together how a run ended.
 
     Args:
         setting: The run.
-        ledger: What its search found.
-        runs: Every record of it that cost a process.
+        runs: What was measured in it, in all phases.
         decision: What it came to.
         wall_s: Wall time of this run.
     """
+    ledger = runs.ledger
     return StudySummary(
         study=setting.spec.name,
         outcome=decision.outcome,
@@ -33,13 +32,13 @@ def summarise(
         resolution_share=decision.resolution_share,
         memory=MemorySummary(peak_bytes=decision.peak_bytes, limit_bytes=decision.limit_bytes),
         trials=ledger.counts(),
-        process_runs=sum(record.attempts for record in runs),
+        process_runs=runs.processes,
         wall_s=wall_s,
-        overhead_share=_overhead_share(runs),
+        overhead_share=_overhead_share(runs.records),
         batch_size_gain=decision.batch_size_gain,
         break_even_epochs=_break_even_epochs(ledger, decision),
         why=decision.why,
-        notes=(*decision.notes, *_notes(setting, runs)),
+        notes=(*decision.notes, *_notes(setting, runs.records)),
     )
 
 

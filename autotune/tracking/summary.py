@@ -12,7 +12,7 @@ from rich.text import Text
 
 from autotune.spec import Interval, StudySummary
 from autotune.spec.record import Outcome
-from autotune.units import format_bytes, format_rate, format_seconds
+from autotune.units import format_bytes, format_difference, format_rate, format_seconds
 
 _HEADLINES: Mapping[Outcome, tuple[str, str]] = {
     "gain": ("faster than the PyTorch default, beyond noise", "bold green"),
@@ -55,7 +55,8 @@ def _rows(summary: StudySummary) -> list[tuple[str, str]]:
     if summary.ratio is not None:
         rows.append(("ratio", ratio_text(summary.ratio, summary.pairs)))
     if summary.resolution_share is not None:
-        rows.append(("resolution", f"differences under {summary.resolution_share:.1%} can't be told in this budget"))
+        told = format_difference(summary.resolution_share)
+        rows.append(("resolution", f"less than {told} can't be told in this noise and budget"))
     if summary.batch_size_gain is not None:
         rows.append(("batch size alone", f"{summary.batch_size_gain:.2f} x the same configuration at batch 32"))
     if memory.peak_bytes is not None and memory.limit_bytes is not None:

@@ -30,6 +30,7 @@ from autotune.measure.limits import MeasurementStoppedError
 from autotune.spec import Failure, FailureKind
 from autotune.spec.config import CacheName
 from autotune.trial.deaths import LONGEST_MESSAGE, signal_name
+from autotune.trial.shared_batches import SharedMemoryFullError
 
 _DESCRIPTOR_MARGIN = 12
 """Free descriptors under which they count as used up; torch itself tries to open 10 before it says so."""
@@ -44,8 +45,12 @@ _BY_TYPE: tuple[tuple[type[BaseException], FailureKind], ...] = (
     (MissingExtraError, "invalid"),
     (SpecError, "invalid"),
     (StepFailedError, "invalid"),
+    (SharedMemoryFullError, "shared_memory"),
 )
 """The first that fits; an exception that fits none was raised by the dataset's code."""
+
+_OF_LOADERS = (RuntimeError, EOFError, ConnectionError)
+"""What a DataLoader raises where a worker is lost or cannot send: workers pass descriptors over sockets."""
 
 _CACHE_LIMITS: dict[CacheName, FailureKind] = {
     "none": "host_memory",
@@ -90,7 +95,7 @@ def classify(error: BaseException, at: Circumstances) -> Failure:
     if isinstance(error, MeasurementStoppedError):
         return error.failure
     found = _by_kernel(error, at)
-    if found is None and isinstance(error, RuntimeError) and at.phase == "measure":
+    if found is None and isinstance(error, _OF_LOADERS) and at.phase == "measure":
         found = _lost_worker(at) or _silent(at) or _out_of_descriptors(at)
     return found or _by_type(error, at)
 

@@ -32,6 +32,7 @@ _logger = logging.getLogger(__name__)
 _KILLED_WITHIN_S = 20.0
 """How long the server gets to kill and reap a trial, before it is given up with all of its processes."""
 _LOG_TAIL_BYTES = 2000
+_SOCKET_FOLDER_BYTES = 75
 _SERVER_STARTS = 2
 """A server that died between trials is started once more; when that fails too, the machine is at fault."""
 
@@ -136,7 +137,7 @@ class LocalRunner:
     def _once(self, task: Task, request: TrialRequest) -> Report:
         """Let one process live, clear away what it leaves, and give its last report."""
         kills = count_oom_kills()
-        temporary = tempfile.mkdtemp(prefix="autotune-trial-")
+        temporary = _make_temporary()
         life = _Life()
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
@@ -253,6 +254,19 @@ def _take_reports(
         news = {name: getattr(report, name) for name in report.model_fields_set}
         life.report = life.report.model_copy(update={name: value for name, value in news.items() if value is not None})
     return bool(data)
+
+
+def _make_temporary() -> str:
+    """Make a trial's folder for temporary files, short enough that workers can make their sockets in it.
+
+    The path of a socket has 107 bytes at most, and multiprocessing adds 32 (`/pymp-xxxxxxxx/listener-xxxxxxxx`):
+    beyond that, batches get lost without an error and the trial waits until its time is over.
+    """
+    folder = tempfile.mkdtemp(prefix="autotune-trial-")
+    if len(os.fsencode(folder)) <= _SOCKET_FOLDER_BYTES or sys.platform == "win32":
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    return tempfile.mkdtemp(prefix="autotune-trial-", dir="/tmp")
 
 
 def _timed_out(life: _Life, timeout_s: float) -> Failure:

@@ -48,6 +48,7 @@ from autotune.trial.conditions import (
 from autotune.trial.failures import Circumstances, classify
 from autotune.trial.messages import Order, Report
 from autotune.trial.probe import Subject, probe
+from autotune.trial.shared_batches import CollatesInWorkers
 from autotune.trial.stress import stress
 
 _TELL_EVERY_S = 0.2
@@ -268,6 +269,8 @@ class Trial:
             timeout=self._stall_s,
             **given,
         )
+        if workers:
+            loader.collate_fn = CollatesInWorkers(loader.collate_fn)
         consume = self._consumer(source, self._config.batch_size)
         prefilled = workers * (self._config.prefetch_factor or DEFAULT_PREFETCH_FACTOR)
         around.begin()

@@ -68,8 +68,8 @@ class Case:
         """Draw a study in which some batch size of the space lies near the limit."""
         generator = random.Random(seed)
         fixed, per_sample = generator.uniform(0, 40), 10 ** generator.uniform(-0.7, 0.7)
-        near = generator.choice(BATCH_SIZES)
-        limit = (fixed + per_sample * near) * generator.uniform(0.7, 1.5)
+        near = generator.choice(BATCH_SIZES[1:])
+        limit = (fixed + per_sample * near) * generator.uniform(0.9, 2.5)
         return cls(
             fixed_mib=fixed,
             per_sample_mib=per_sample,

@@ -28,6 +28,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+# the matrices of a study are small: BLAS threads of parallel studies would only wait for each other
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 from rich.console import Console
 from rich.progress import track

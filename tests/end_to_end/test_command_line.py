@@ -6,6 +6,7 @@ import re
 import pytest
 import yaml
 
+from autotune.registry import open_existing
 from autotune.spec import LoaderConfig, TrialRecord
 from autotune.spec.study_file import read_study
 from autotune.study.lock import machine_lock
@@ -41,6 +42,11 @@ def tuned(command_line, study):
     return command_line("tune", study, "--json")
 
 
+def records(command_line, study):
+    with open_existing(command_line.home) as registry:
+        return registry.records(study)
+
+
 def config_of(document):
     return LoaderConfig.model_validate(document)
 
@@ -58,7 +64,9 @@ def test_tune_prints_exactly_one_json_document_with_the_documented_keys(tuned, c
     assert document["memory"].keys() == {"peak_bytes", "limit_bytes"}
     assert document["trials"].keys() == {"complete", "infeasible", "failed", "stopped_early"}
     assert sum(document["trials"].values()) == 2
-    assert document["process_runs"] == 2 + 2 * document["pairs"]
+    kept = records(command_line, "small")
+    assert document["process_runs"] == 1 + len(kept), "every record cost a process, and so did the probe"
+    assert sum(record.phase == "confirm" for record in kept) >= 2 * document["pairs"]
     assert config_of(document["best"]).archive in {"files", "npy"}
     assert "search 0" in tuned.err
     for name in ("registry.db", "optuna.db", "mlflow.db"):
@@ -203,4 +211,4 @@ def test_the_same_command_again_measures_nothing_twice_in_the_search(make_comman
     path = command_line.study(SMALL)
     first, second = (command_line("tune", path, "--json").document for _ in range(2))
     assert first["trials"] == second["trials"]
-    assert second["process_runs"] <= 3 * second["pairs"]
+    assert sum(record.phase == "search" for record in records(command_line, "small")) == 2

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +23,8 @@ from autotune.units import MIB
 _CHUNK_BYTES = 2 * MIB
 """Bytes that travel together: enough to make the handing over cheap, little enough for a small `/dev/shm`."""
 _CHUNK_SAMPLES_MAX = 256
+_PR_SET_PDEATHSIG = 1
+"""Option of prctl(2)."""
 
 
 class Produced(NamedTuple):
@@ -104,9 +111,18 @@ def _in_order(chunks: _Chunks, workers: int) -> Iterator[_Chunk]:
         {"batch_size": None, "num_workers": workers},
         seed=0,
         collate_fn=_unchanged,
+        worker_init_fn=partial(_end_with, os.getpid()) if workers else None,
         multiprocessing_context=method,
     )
     yield from loader
+
+
+def _end_with(builder_pid: int, _worker: int) -> None:
+    """End this worker when the builder is killed: it would wait for ever to hand over what nobody takes."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != builder_pid:
+            os._exit(1)
 
 
 def _unchanged(chunk: _Chunk) -> _Chunk:

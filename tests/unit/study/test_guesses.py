@@ -62,6 +62,13 @@ def test_what_will_break_the_memory_limit_is_no_guess_and_no_bound():
     assert {one.batch_size for one in small.first()} <= {16, 32}
     assert set(small.bounds()) == {16, 32}
     assert small.highest_bound() < 2000.0
+    measured = [one for one in small.points if one.batch_size == 16][:8]
+    found, gain = small.promising(dict.fromkeys(measured, 100.0))
+    assert found.batch_size in {16, 32}
+    assert found not in measured
+    assert gain > 0
+    assert small.promising({}) is None
+    assert small.promising(dict.fromkeys((one for one in small.points if one.batch_size < 64), 100.0)) == (None, 0.0)
 
 
 def test_a_bottleneck_says_where_the_milliseconds_go():

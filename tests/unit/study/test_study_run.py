@@ -92,7 +92,7 @@ def test_a_space_of_the_default_alone_has_nothing_to_gain(make_bench):
     summary = bench.run()
     assert summary.outcome == "nothing_to_gain"
     assert summary.best == summary.default
-    assert bench.runner.runs == 1
+    assert [record.phase for record in bench.store.records("s")] == ["search", "verify"]
 
 
 # What must never be best
@@ -201,7 +201,7 @@ def test_predicted_breaches_cost_no_process(make_bench):
     assert {record.failure.phase for record in refused} == {"predict"}
     assert len(refused) == summary.trials.infeasible == 6
     measured = [record for record in bench.store.records("s") if record.failure is None]
-    assert bench.runner.runs == len(measured) == summary.process_runs
+    assert bench.runner.runs == len(measured) == summary.process_runs - 1, "all but the probe have records"
 
 
 def test_what_broke_the_limit_is_not_tried_with_larger_batches(make_bench):
