@@ -104,16 +104,16 @@ def probe(subject: Subject) -> Profile:
     found = _Found()
     around = subject.surround()
     around.begin()
-    for batch_size in sorted(subject.batch_sizes):
+    for batch_size in _weigh_alone(subject, samples, found):
         try:
             _look_at(subject, batch_size, samples=samples, store=store, around=around, found=found)
         except Exception as error:
-            if not found.bounds_s or not _breaks_limit(error):
+            if not _breaks_limit(error):
                 raise
             break
     around = subject.surround()
     around.begin()
-    for batch_size in sorted(found.bounds_s):
+    for batch_size in _weigh_with_worker(subject, samples, found):
         try:
             _hand_over(subject, batch_size, samples=samples, around=around, found=found)
         except Exception as error:
@@ -197,19 +197,68 @@ def _streamed(dataset: IterableDataset[Any], timed: _Timed) -> Iterator[Any]:
         begun_s = perf_counter()
 
 
+def _weigh_alone(subject: Subject, samples: list[Any], found: _Found) -> list[int]:
+    """Find the peak of each batch size where this process loads by itself; give the sizes within the limit.
+
+    Raises:
+        MeasurementStoppedError: Even the smallest batch breaks a limit.
+    """
+    collate = subject.collate or default_collate
+    around = subject.surround()
+    with returned_at_once():
+        around.begin()
+        for batch_size in sorted(subject.batch_sizes):
+            made = (collate(_drawn(samples, batch_size)) for _ in range(_MEMORY_BATCHES))
+            try:
+                found.memory_alone[batch_size] = _weighed(made, subject.consume(batch_size), around)
+            except Exception as error:
+                if not found.memory_alone or not _breaks_limit(error):
+                    raise
+                break
+    return list(found.memory_alone)
+
+
+def _weigh_with_worker(subject: Subject, samples: list[Any], found: _Found) -> list[int]:
+    """Find the peak of each batch size where a worker makes the batches; give the sizes within the limit."""
+    around = subject.surround()
+    with returned_at_once():
+        around.begin()
+        for batch_size in sorted(found.bounds_s):
+            made = islice(_from_worker(subject, samples, batch_size), _MEMORY_BATCHES)
+            try:
+                found.memory_workers[batch_size] = _weighed(made, subject.consume(batch_size), around)
+            except Exception as error:
+                if not _breaks_limit(error):
+                    raise
+                break
+    return list(found.memory_workers)
+
+
+def _weighed(batches: Iterator[Any], consume: BatchTaker, around: Around) -> float:
+    around.begin_window()
+    for batch in batches:
+        consume(batch)
+        del batch
+        around.after_batch()
+    around.end_window()
+    return float(around.peak_bytes)
+
+
+def _from_worker(subject: Subject, samples: list[Any], batch_size: int) -> Iterator[Any]:
+    """Give batches of samples in memory that one worker makes."""
+    arguments: dict[str, Any] = {"batch_size": batch_size, "num_workers": 1}
+    if subject.collate is not None:
+        arguments["collate_fn"] = subject.collate
+    batches: Iterator[Any] = iter(make_loader(InMemory(samples, batch_size * 4096), arguments, seed=subject.seed))
+    return batches
+
+
 def _look_at(
     subject: Subject, batch_size: int, *, samples: list[Any], store: MemoryStore, around: Around, found: _Found
 ) -> None:
     """Collate, consume and gather batches of one size in this process."""
     consume = subject.consume(batch_size)
     collate = subject.collate or default_collate
-    with returned_at_once():
-        around.begin_window()
-        for _ in range(_MEMORY_BATCHES):
-            consume(collate(_drawn(samples, batch_size)))
-            around.after_batch()
-        around.end_window()
-    found.memory_alone[batch_size] = float(around.peak_bytes)
     collated_s: list[float] = []
     consumed_s: list[float] = []
     cpu_s: list[float] = []
@@ -250,18 +299,8 @@ def _drawn(samples: list[Any], batch_size: int) -> list[Any]:
 def _hand_over(subject: Subject, batch_size: int, *, samples: list[Any], around: Around, found: _Found) -> None:
     """Let one worker make batches of samples in memory, and see what that costs it and the consuming process."""
     consume = subject.consume(batch_size)
-    arguments: dict[str, Any] = {"batch_size": batch_size, "num_workers": 1}
-    if subject.collate is not None:
-        arguments["collate_fn"] = subject.collate
-    length = batch_size * 4096
-    batches = iter(make_loader(InMemory(samples, length), arguments, seed=subject.seed))
-    with returned_at_once():
-        around.begin_window()
-        for _ in range(_MEMORY_BATCHES):
-            consume(next(batches))
-            around.after_batch()
-        around.end_window()
-    found.memory_workers[batch_size] = float(around.peak_bytes)
+    batches = _from_worker(subject, samples, batch_size)
+    consume(next(batches))
     taken, busy_s, waited_s = 0, 0.0, 0.0
     around.begin_window()
     begun_s = perf_counter()

@@ -111,7 +111,7 @@ def draw(results: Sequence[Any], path: Path) -> None:
         axis.set_yscale("log")
         axis.set_ylim(*_SHOWN_PERCENT)
         axis.grid(visible=True, alpha=0.3)
-    axes[0][0].set_ylabel("true regret of the best so far, % (mean; band: 10th to 90th percentile)")
+    axes[0][0].set_ylabel("true regret, % (mean; band: 10 to 90 %)")
     axes[0][-1].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)
