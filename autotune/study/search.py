@@ -15,6 +15,7 @@ from autotune.spec import LoaderConfig, TrialRecord
 from autotune.study.guesses import Guesses
 from autotune.study.memory import MemoryModel
 from autotune.study.optuna_store import KEY
+from autotune.study.race import disqualifies
 from autotune.study.runs import Runs
 from autotune.study.verdict import CONSTRAINT
 
@@ -133,7 +134,11 @@ class Search:
         trial.set_user_attr(KEY, request.key)
         breach = self.memory.breach(config)
         if breach is None:
-            return setting.runner.run(request)
+            record = setting.runner.run(request)
+            if disqualifies(record) or record.measurement is not None:
+                return record
+            again = setting.runner.run(request)  # a bad reading says nothing of the configuration
+            return again.replace(attempts=record.attempts + again.attempts)
         return TrialRecord(
             key=request.key,
             study=request.study,
