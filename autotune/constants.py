@@ -70,6 +70,10 @@ TIME_CAP_SHARE = 1 / 60
 as runs differ by more than windows do."""
 TIME_CAP_MIN_S = 0.5
 """Windows are not cut below this for any budget."""
+PROCESS_S = 0.7
+"""What a run costs beside its windows, in seconds, for the first guess of how much time later phases need."""
+SEARCH_TRIALS_MIN = 3
+"""Trials that even the shortest budget pays for: the default and the two best guesses."""
 PROCESS_RUNS_MAX = 130
 """Processes that one study may measure in, over all phases."""
 SEARCH_TRIALS_MAX = 43
@@ -81,10 +85,19 @@ ESTIMATES_FIRST = 4
 """Configurations that the estimate puts first, each of another way to store samples."""
 HEADROOM_REACHED_SHARE = 0.97
 """Share of the bound from which nothing is to gain: the rest is within what a decision can tell."""
+HEADROOM_WORTH_SHOWING_SHARE = 0.93
+"""Estimated share of the bound from which the runs are spent that show it; estimates err by a few percent."""
 HEADROOM_PAIRS = 3
 """Pairs of probe and default that must show that the default reaches the bound, before the search is left out."""
 EXPECTED_GAIN_SHARE = 0.02
 """Gain under which no further configuration is worth a run."""
+EXPECTED_FROM_TRIALS = 6
+"""Measured configurations from which a gain is expected at all: with fewer, the surrogate only repeats the estimate."""
+RUN_TO_RUN_SHARE = 0.05
+"""Standard deviation of a rate from run to run that the surrogate reckons with."""
+REPEATS_BEFORE_GUESS = 2
+"""Proposals in a row that were measured before, after which the most promising point is drawn instead: the sampler has
+converged."""
 
 # Memory boundary
 
@@ -111,6 +124,8 @@ EQUIVALENCE_CONFIDENCE = 0.95
 
 # Deciding
 
+CHALLENGERS_MAX = 3
+"""Configurations that may fail in the confirm phase before it is given up."""
 CONFIRM_PAIRS_MIN = 3
 """Fewest pairs that a published ratio rests on."""
 CONFIRM_PAIRS_MAX = 10

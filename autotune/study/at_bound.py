@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autotune.constants import HEADROOM_PAIRS, HEADROOM_REACHED_SHARE
+from autotune.constants import HEADROOM_PAIRS, HEADROOM_REACHED_SHARE, HEADROOM_WORTH_SHOWING_SHARE
 from autotune.spec import Failure, Interval, LoaderConfig
 from autotune.study.guesses import Guesses
 from autotune.study.pairs import ratio_interval
 from autotune.study.runs import Runs
-
-_WORTH_SHOWING_SHARE = 0.93
-"""Estimated share of the bound from which it is worth the runs that show it; estimates err by a few percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +43,7 @@ def default_at_bound(runs: Runs, guesses: Guesses) -> AtBound | None:
     # of bounds that are alike the smallest batch is wanted: it costs the least memory
     size = min(size for size in bounds if bounds[size] >= max(bounds.values()) * HEADROOM_REACHED_SHARE**0.5)
     default = LoaderConfig.torch_default(size).canonical(has_accelerator=accelerated)
-    if guesses.rates.get(default, 0.0) < _WORTH_SHOWING_SHARE * bounds[size]:
+    if guesses.rates.get(default, 0.0) < HEADROOM_WORTH_SHOWING_SHARE * bounds[size]:
         return None
     return _shown(runs, default)
 

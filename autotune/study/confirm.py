@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from autotune.constants import CONFIRM_PAIRS_MAX, CONFIRM_PAIRS_MIN, PROCESS_RUNS_MAX
+from autotune.constants import CHALLENGERS_MAX, CONFIRM_PAIRS_MAX, CONFIRM_PAIRS_MIN, PROCESS_RUNS_MAX
 from autotune.space.priors import REFERENCE_BATCH_SIZE
 from autotune.spec import Interval, LoaderConfig, TrialRecord
 from autotune.study.pairs import Blocks
 from autotune.study.race import disqualifies
 from autotune.study.runs import Runs
-
-CHALLENGERS_MAX = 3
-"""Configurations that may fail in the confirm phase before it is given up."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autotune.constants import EQUIVALENCE_SHARE, ESTIMATES_FIRST
+from autotune.constants import EQUIVALENCE_SHARE, ESTIMATES_FIRST, EXPECTED_FROM_TRIALS
 from autotune.space import Space, estimate
 from autotune.spec import Bottleneck, LoaderConfig, Profile
 from autotune.study.memory import MemoryModel
 from autotune.study.surrogate import Surrogate
-
-_MEASURED_MIN = 6
-"""Measured configurations from which a surrogate says anything."""
 
 
 class Guesses:
@@ -67,7 +64,7 @@ class Guesses:
         Returns:
             None where too little is measured to expect anything.
         """
-        if len(rates) < _MEASURED_MIN:
+        if len(rates) < EXPECTED_FROM_TRIALS:
             return None
         gains = self._surrogate.gains(rates)
         for config in sorted(gains, key=lambda config: -gains[config]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -116,14 +115,6 @@ class Replayed:
         best, truth = self.landscape.best.truth, self.landscape.truth(config)
         return 1 - truth / best if best and truth else 1.0
 
-    def processes_to(self, share: float) -> float:
-        """Give the processes after which the best so far stays within a share of the optimum; infinite for never."""
-        return _first_of([(step.processes, self.regret_of(step.config)) for step in self.steps], share)
-
-    def seconds_to(self, share: float) -> float:
-        """Give the seconds after which the best so far stays within a share of the optimum; infinite for never."""
-        return _first_of([(step.seconds, self.regret_of(step.config)) for step in self.steps], share)
-
 
 class _Following:
     """Takes down what a study would hand out after each run."""
@@ -205,13 +196,3 @@ class Replays:
             challenger=following.challengers[-1] if following.challengers else None,
             steps=tuple(following.steps),
         )
-
-
-def _first_of(regrets: Sequence[tuple[float, float]], share: float) -> float:
-    """Give the first place from which on the regret is never above a share again."""
-    found = math.inf
-    for place, regret in reversed(regrets):
-        if regret > share:
-            break
-        found = place
-    return found

@@ -10,9 +10,11 @@ import optuna
 from autotune.constants import (
     CONFIRM_PAIRS_MIN,
     PROBE_BATCH_SIZES,
+    PROCESS_S,
     RACE_BLOCKS_MIN,
     RACE_SHARE,
     SEARCH_SHARE,
+    SEARCH_TRIALS_MIN,
 )
 from autotune.space.priors import REFERENCE_BATCH_SIZE
 from autotune.spec import Decision, Failure, LoaderConfig, Profile, StudyEnded, StudySummary, TrialFinished, TrialRecord
@@ -30,11 +32,6 @@ from autotune.study.runs import Runs
 from autotune.study.search import Search, is_predicted
 from autotune.study.setting import Setting
 from autotune.study.summary import summarise
-
-_PROCESS_S = 0.7
-"""What a run costs beside its windows, for the first guess of how much time to keep for later phases."""
-_SEARCH_TRIALS_MIN = 3
-"""Trials that even the shortest budget pays for: the default and the two best guesses."""
 
 
 def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
@@ -136,7 +133,7 @@ class _Phases:
         reason = search.run(
             until_s=self._runs.started + self._search_s(),
             spent=self._spent,
-            least_trials=max(0, _SEARCH_TRIALS_MIN - self._spent),
+            least_trials=max(0, SEARCH_TRIALS_MIN - self._spent),
         )
         tried = len(ledger.known())
         self._notes.append(f"search: {tried} of {len(setting.space.points)} configurations; it ended because {reason}")
@@ -167,7 +164,7 @@ class _Phases:
         return [choice.config, *choice.others, *ranked]
 
     def _run_s(self, phase: StudyPhase) -> float:
-        return self._setting.time_cap_s(phase) + _PROCESS_S
+        return self._setting.time_cap_s(phase) + PROCESS_S
 
     def _confirm_s(self) -> float:
         """Give the time that is kept for the confirm phase: its share, at least what its fewest pairs need."""

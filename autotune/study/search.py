@@ -9,7 +9,13 @@ from collections.abc import Iterable
 import optuna
 from optuna.trial import TrialState
 
-from autotune.constants import EXPECTED_GAIN_SHARE, HEADROOM_REACHED_SHARE, PROCESS_RUNS_MAX, SEARCH_TRIALS_MAX
+from autotune.constants import (
+    EXPECTED_GAIN_SHARE,
+    HEADROOM_REACHED_SHARE,
+    PROCESS_RUNS_MAX,
+    REPEATS_BEFORE_GUESS,
+    SEARCH_TRIALS_MAX,
+)
 from autotune.space import PRIORS
 from autotune.spec import LoaderConfig, TrialRecord
 from autotune.study.guesses import Guesses
@@ -18,9 +24,6 @@ from autotune.study.optuna_store import KEY
 from autotune.study.race import disqualifies
 from autotune.study.runs import Runs
 from autotune.study.verdict import CONSTRAINT
-
-REPEATS_BEFORE_GUESS = 2
-"""Repeated proposals in a row after which the most promising unmeasured point is drawn: the sampler has converged."""
 
 
 class Search:

@@ -15,6 +15,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 from scipy.special import ndtr
 
+from autotune.constants import RUN_TO_RUN_SHARE
 from autotune.spec import LoaderConfig
 
 Array = npt.NDArray[np.float64]
@@ -29,8 +30,6 @@ _DIMENSIONS: tuple[Callable[[LoaderConfig], object], ...] = (
     lambda config: config.decoder,
     lambda config: (config.cache, config.cache_fraction),
 )
-_NOISE = 0.05
-"""Standard deviation of a measured log rate from run to run, as shared machines have it."""
 _SPREADS, _WEIGHTS = (0.05, 3.0), (0.01, 10.0)
 """Bounds of the residuals' standard deviation, and of what a step in one dimension takes off their covariance."""
 _START = (0.5, 1.0)
@@ -85,7 +84,7 @@ class Surrogate:
         if len(rows) >= self._fit_from:
             self._hyper = _fitted(self._hyper, apart, values)
             self._fit_from = len(rows) + _FIT_EVERY
-        factor = cho_factor(_covariance(apart, self._hyper) + _NOISE**2 * np.eye(len(rows)), lower=True)
+        factor = cho_factor(_covariance(apart, self._hyper) + RUN_TO_RUN_SHARE**2 * np.eye(len(rows)), lower=True)
         cross = _covariance(self._apart(np.arange(len(self._points)), rows), self._hyper)
         variance = np.exp(2 * self._hyper[0]) - np.sum(cross * cho_solve(factor, cross.T).T, axis=1)
         return cross @ cho_solve(factor, values), np.sqrt(np.maximum(variance, 1e-8))
@@ -107,7 +106,7 @@ def _fitted(start: Array, apart: Array, values: Array) -> Array:
 def _cost(hyper: Array, apart: Array, values: Array) -> tuple[float, Array]:
     """Give the negative log likelihood, constants left out, and its gradient (Rasmussen and Williams, 5.9)."""
     covariance = _covariance(apart, hyper)
-    factor = cho_factor(covariance + _NOISE**2 * np.eye(len(values)), lower=True)
+    factor = cho_factor(covariance + RUN_TO_RUN_SHARE**2 * np.eye(len(values)), lower=True)
     weighted = cho_solve(factor, values)
     cost = 0.5 * float(values @ weighted) + float(np.sum(np.log(np.diag(factor[0]))))
     inner = (cho_solve(factor, np.eye(len(values))) - np.outer(weighted, weighted)) * covariance

@@ -12,8 +12,8 @@ import traceback
 from contextlib import suppress
 from typing import NoReturn
 
+from autotune.processes import die_with_parent, let_forks_die_with_parent, prefer_as_victim
 from autotune.trial.messages import Order, Report
-from autotune.trial.process import die_with_parent, let_forks_die_with_parent, prefer_as_victim
 
 
 def live(order: Order, *, pipe: int, log: int, parent_pid: int) -> NoReturn:

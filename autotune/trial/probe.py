@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,8 +25,11 @@ from autotune.measure.consumers import BatchTaker
 from autotune.measure.headroom import Collate, MemoryStore, bound_samples_per_s
 from autotune.measure.memory import returned_at_once
 from autotune.spec import Bound, Line, Profile
+from autotune.trial.conditions import length_of
 from autotune.trial.failures import Circumstances, classify
 from autotune.units import MIB
+
+_logger = logging.getLogger(__name__)
 
 _SAMPLES_MIN, _SAMPLES_MAX = 4, 256
 _DECODER_SAMPLES = 6
@@ -99,7 +103,7 @@ def probe(subject: Subject) -> Profile:
     started_s = perf_counter()
     samples, timed = _read_samples(subject)
     bytes_each = max(1, round(fmean(sample_nbytes(sample) for sample in samples)))
-    rows = max(len(samples), min(_length(subject.dataset, len(samples)), _STORE_BYTES // bytes_each))
+    rows = max(len(samples), min(length_of(subject.dataset) or len(samples), _STORE_BYTES // bytes_each))
     store = MemoryStore(samples, rows=rows, collate=subject.collate, seed=subject.seed)
     found = _Found()
     around = subject.surround()
@@ -184,7 +188,7 @@ def _time_stages(subject: Subject, timed: _Timed) -> None:
 
 def _places(subject: Subject, count: int) -> list[int]:
     generator = torch.Generator().manual_seed(subject.seed)
-    places: list[int] = torch.randint(_length(subject.dataset, 1), (count,), generator=generator).tolist()
+    places: list[int] = torch.randint(length_of(subject.dataset) or 1, (count,), generator=generator).tolist()
     return places
 
 
@@ -352,7 +356,7 @@ def _decoder_seconds(subject: Subject) -> dict[str, float]:
     names = offered_decoders(subject.dataset)
     if len(names) < 2:
         return {}
-    places = range(min(_DECODER_SAMPLES, _length(subject.dataset, 1)))
+    places = range(min(_DECODER_SAMPLES, length_of(subject.dataset) or 1))
     seconds = {}
     for name in names:
         chosen = with_decoder(subject.dataset, name)
@@ -362,8 +366,8 @@ def _decoder_seconds(subject: Subject) -> dict[str, float]:
             for place in places:
                 chosen[place]
             seconds[name] = (perf_counter() - begun_s) / len(places)
-        except Exception:  # noqa: BLE001, S112 - inspection told which decoders work
-            continue
+        except Exception as error:  # noqa: BLE001 - what a decoder raises is up to its library; its trial will tell
+            _logger.warning("decoder %s is not timed, as it failed: %s", name, error)
     return seconds
 
 
@@ -376,10 +380,3 @@ def _typical(seconds: Sequence[float]) -> float:
     """Give the lower quartile: the first batches open and allocate, and what a neighbour takes is no cost of ours."""
     ordered = sorted(seconds)
     return ordered[len(ordered) // 4]
-
-
-def _length(dataset: Any, otherwise: int) -> int:
-    try:
-        return len(dataset)
-    except (TypeError, NotImplementedError):
-        return otherwise

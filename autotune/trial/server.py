@@ -21,9 +21,9 @@ from contextlib import suppress
 
 import psutil
 
+from autotune.processes import adopt_orphans
 from autotune.trial.child import live
 from autotune.trial.messages import Command, Lines, Order, ServerNotice
-from autotune.trial.process import adopt_orphans
 
 PRELOADED = (
     "torch",

@@ -40,7 +40,7 @@ from rivals_contenders import (
 )
 from rivals_figures import Result, rates_of, result_of, verdict_of
 from rivals_report import markdown, write_records
-from rivals_workloads import CONSUMERS, SAMPLES, Task, tasks
+from rivals_workloads import CONSUMERS, LETTERS, SAMPLES, Task, tasks
 
 from autotune.errors import AutotuneError
 from autotune.home import lock_file
@@ -50,7 +50,7 @@ from autotune.study.lock import machine_lock
 
 RECORDS = Path(__file__).resolve().parent.parent / "records"
 _USUAL: Mapping[str, Any] = {
-    "workloads": ["A", "I", "C"],
+    "workloads": list(LETTERS),
     "consumers": list(CONSUMERS),
     "tuning_seconds": 60.0,
     "blocks": 5,

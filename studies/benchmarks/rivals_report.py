@@ -9,13 +9,15 @@ from typing import Any
 
 from rivals_contenders import CONTENDERS, OURS
 from rivals_plot import Bar, Panel, draw
-from rivals_workloads import CONSUMER_TITLES
+from rivals_workloads import CONSUMER_TITLES, LETTERS
 
 
 def write_records(document: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write JSON, Markdown and plot of one run and give their paths."""
+    """Write JSON, Markdown and plot of one run and give their paths; a run of some workloads only has their letters."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{document['at'][:10]}-rivals"
+    letters = sorted({task["workload"] for task in document["tasks"]})
+    part = "" if set(letters) == set(LETTERS) else "-" + "".join(letters)
+    name = f"{document['at'][:10]}-rivals{part}"
     json_path, text_path, plot_path = (folder / f"{name}.{ending}" for ending in ("json", "md", "png"))
     json_path.write_text(json.dumps(document, indent=1) + "\n")
     draw(panels(document), plot_path)

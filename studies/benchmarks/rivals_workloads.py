@@ -10,6 +10,8 @@ from typing import Any
 from archives_workloads import REAL_DATA, WORKLOADS, Place
 from torch.utils.data import Dataset
 
+LETTERS = ("A", "I", "C")
+"""Workloads that take part."""
 SAMPLES: Mapping[str, int] = {"A": 400, "C": 6000}
 """Samples of the workloads that are drawn, unless asked otherwise: those of the recorded landscapes."""
 _IMAGE_SIDE = 160

@@ -23,7 +23,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -247,11 +247,6 @@ def print_table(document: dict[str, Any]) -> None:
                 f"{method:<10}{noise:>7}{one['regret_p95']:>12.1%}{bias:>8}{one['processes_median']:>6.0f}{shown}"
                 f"{one['score']:>8.2f}"
             )
-
-
-def as_json(result: Result) -> dict[str, Any]:
-    """Give a result without its curve."""
-    return {**asdict(result.task), "regret": result.regret, "processes": result.processes, "seconds": result.seconds}
 
 
 if __name__ == "__main__":

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,13 +15,12 @@ from torch.utils.data import Dataset
 from autotune.data.archives._base import Progress, sized
 from autotune.data.build import make_loader
 from autotune.data.stages import apart
+from autotune.processes import die_with_parent
 from autotune.units import MIB
 
 _CHUNK_BYTES = 2 * MIB
 """Bytes that travel together: enough to make the handing over cheap, little enough for a small `/dev/shm`."""
 _CHUNK_SAMPLES_MAX = 256
-_PR_SET_PDEATHSIG = 1
-"""Option of prctl(2)."""
 
 
 class Produced(NamedTuple):
@@ -119,10 +115,7 @@ def _in_order(chunks: _Chunks, workers: int) -> Iterator[_Chunk]:
 
 def _end_with(builder_pid: int, _worker: int) -> None:
     """End this worker when the builder is killed: it would wait for ever to hand over what nobody takes."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != builder_pid:
-            os._exit(1)
+    die_with_parent(builder_pid)
 
 
 def _unchanged(chunk: _Chunk) -> _Chunk:
