@@ -18,7 +18,7 @@ from autotune.spec import MachineFacts
 
 _LIBRARIES = ("torch", "numpy", "rasterio", "pillow", "h5py")
 
-_ENVIRONMENT_MARKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+ENVIRONMENT_MARKS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("kaggle", ("KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_URL_BASE"), ()),
     ("colab", ("COLAB_RELEASE_TAG", "COLAB_GPU", "COLAB_BACKEND_VERSION"), ()),
     ("slurm", ("SLURM_JOB_ID", "SLURM_JOBID"), ()),
@@ -89,7 +89,7 @@ def cpu_inputs(*, environ: Mapping[str, str], cgroups: Cgroups, cpu_cap: int | N
 
 def recognise_environment(*, environ: Mapping[str, str], root: Path = Path("/")) -> str:
     """Name where this process runs, by the marks that the makers document; `local` without any."""
-    for name, variables, files in _ENVIRONMENT_MARKS:
+    for name, variables, files in ENVIRONMENT_MARKS:
         if any(environ.get(variable) for variable in variables) or any((root / file).exists() for file in files):
             return name
     return "local"

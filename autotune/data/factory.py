@@ -52,6 +52,19 @@ def load_object(path: str) -> Any:
     return found
 
 
+def load_callable(path: str) -> Callable[..., Any]:
+    """Import what a dotted path names, which must be a class or function.
+
+    Raises:
+        FactoryError: There is no such thing, or it cannot be called.
+        DatasetError: Its module fails while it is imported.
+    """
+    found = load_object(path)
+    if not callable(found):
+        raise FactoryError(f"{path} must be callable, got {type(found).__qualname__}")
+    return found  # type: ignore[no-any-return]  # what it takes is its caller's business
+
+
 def build_dataset(
     source: DatasetSource,
     payload: Mapping[str, object] | None = None,
@@ -73,9 +86,7 @@ def build_dataset(
         if payload is None or PAYLOAD_DATASET not in payload:
             raise DatasetError(f"the dataset of type {source.type_name} was to be sent as an object, but is not there")
         return _checked(payload[PAYLOAD_DATASET], source.type_name or "the object")
-    factory = load_object(source.factory)
-    if not callable(factory):
-        raise FactoryError(f"{source.factory} must be callable, got {type(factory).__qualname__}")
+    factory = load_callable(source.factory)
     try:
         built = factory(**_with_progress(factory, dict(source.arguments), progress))
     except DatasetError:

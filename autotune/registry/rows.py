@@ -60,6 +60,7 @@ class Candidate:
         outcome: What the study came to.
         sound: Whether its figures make sense.
         consumer: Kind of the consumer.
+        loader_class: Dotted path of the class that loaded; None is torch's DataLoader.
         type_name: Class of the dataset.
         structure: Sample structure of the dataset.
         length: Its length.
@@ -73,6 +74,7 @@ class Candidate:
     outcome: str
     sound: bool
     consumer: str
+    loader_class: str | None
     type_name: str
     structure: str
     length: int | None
@@ -89,6 +91,7 @@ class Candidate:
             outcome=decision.outcome,
             sound=is_sound(decision),
             consumer=decision.workload.consumer.kind,
+            loader_class=decision.workload.loader_class,
             type_name=decision.dataset.type_name,
             structure=decision.dataset.structure,
             length=decision.dataset.length,
@@ -204,6 +207,7 @@ def group_digest(candidate: Candidate) -> str:
         candidate.length,
         candidate.machine_class,
         candidate.consumer,
+        candidate.loader_class,
         major_versions(candidate.versions),
     ]
     return hashlib.sha256(json.dumps(group).encode()).hexdigest()[:32]

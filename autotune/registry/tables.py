@@ -98,6 +98,7 @@ class DecisionRow(Base):
     outcome: Mapped[str]
     sound: Mapped[bool]
     consumer: Mapped[str]
+    loader_class: Mapped[str | None]
     type_name: Mapped[str]
     structure: Mapped[str] = mapped_column(Text)
     length: Mapped[int | None] = mapped_column(BigInteger)
@@ -112,7 +113,8 @@ class DecisionRow(Base):
 class NewestDecisionRow(Base):
     """The newest decision of each group that the resolver tells apart, so that it need not read them all.
 
-    A group is a study, a dataset (type, structure, length), a machine class, a consumer and major versions.
+    A group is a study, a dataset (type, structure, length), a machine class, a consumer, a loader class and major
+    versions.
     """
 
     __tablename__ = "newest_decisions"

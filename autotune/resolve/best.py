@@ -33,6 +33,7 @@ def best_config(
     *,
     study: str | None = None,
     consumer: str | None = None,
+    loader_class: Callable[..., Any] | None = None,
     home: str | Path | None = None,
     environ: Mapping[str, str] = os.environ,
     **pins: Any,
@@ -46,6 +47,7 @@ def best_config(
         dataset: The dataset.
         study: Only this study; None prefers one with the training step, then the newest that was promoted.
         consumer: Only studies with this kind of consumer: `loader`, `emulated` or `step`.
+        loader_class: The class that will load; None is `torch.utils.data.DataLoader`.
         home: Home folder; None is `AUTOTUNE_HOME`, else the user's data folder.
         environ: Environment.
         **pins: Fields of `LoaderConfig` that are fixed; the rest is the best that is known with them.
@@ -53,7 +55,9 @@ def best_config(
     Raises:
         SpecError: A pin is no field, or the pins contradict each other.
     """
-    question = question_of(dataset, checked_pins(pins), study=study, consumer=consumer, environ=environ)
+    question = question_of(
+        dataset, checked_pins(pins), study=study, consumer=consumer, loader_class=loader_class, environ=environ
+    )
     return look_up(question, home=home_folder(home, environ), url=storage_url(environ))
 
 
@@ -109,7 +113,9 @@ def best_loader(
     if batches is not None and batch_size is not None:
         raise SpecError(f"batch_sampler excludes batch_size, got batch_size={batch_size}; leave it None")
     pins["batch_size"] = _batch_size_of(batches) if batches is not None else batch_size
-    question = question_of(dataset, checked_pins(pins), study=study, consumer=consumer, environ=environ)
+    question = question_of(
+        dataset, checked_pins(pins), study=study, consumer=consumer, loader_class=loader_class, environ=environ
+    )
     _check_streaming(question, arguments)
     folder, url = home_folder(home, environ), storage_url(environ)
     return _serve(
@@ -179,6 +185,7 @@ def question_of(
     *,
     study: str | None,
     consumer: str | None,
+    loader_class: Callable[..., Any] | None = None,
     environ: Mapping[str, str],
 ) -> Question:
     """Ask for a dataset on this machine."""
@@ -191,8 +198,18 @@ def question_of(
         pins=pins,
         study=study,
         consumer=consumer,
+        loader_class=_path_of(loader_class),
         ranks_on_node=ranks_on_node(environ),
     )
+
+
+def _path_of(loader_class: Callable[..., Any] | None) -> str | None:
+    """Give the dotted path of a loader class, as a study file names it; None for torch's own."""
+    from torch.utils.data import DataLoader
+
+    if loader_class is None or loader_class is DataLoader:
+        return None
+    return f"{loader_class.__module__}:{getattr(loader_class, '__qualname__', type(loader_class).__qualname__)}"
 
 
 def _check_order(dataset: Dataset[Any], shuffle: bool | None, arguments: Mapping[str, Any]) -> None:

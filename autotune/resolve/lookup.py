@@ -28,6 +28,7 @@ class Question:
         pins: Fields that the caller fixes, checked.
         study: Only this study; None is any.
         consumer: Only studies with this kind of consumer; None is any.
+        loader_class: Dotted path of the class that loads; None is torch's DataLoader.
         archives: Archives that can be had, as `<format>-<form>`; None is any. Plain files always can.
         ranks_on_node: Training processes that share the machine.
     """
@@ -37,6 +38,7 @@ class Question:
     pins: Mapping[str, Any]
     study: str | None = None
     consumer: str | None = None
+    loader_class: str | None = None
     archives: frozenset[str] | None = None
     ranks_on_node: int = 1
 
@@ -155,4 +157,5 @@ def _choice(found: list[Candidate], question: Question) -> Choice:
         machine=question.machine,
         study=question.study,
         consumer=question.consumer,
+        loader_class=question.loader_class,
     )

@@ -52,8 +52,12 @@ def choose(
     machine: MachineFacts,
     study: str | None = None,
     consumer: str | None = None,
+    loader_class: str | None = None,
 ) -> Choice:
     """Choose the decision that answers: exact before near, then a user's step, then a gain, then the newest.
+
+    What was measured with a class of its own answers for that class, or where its study is asked for, and goes before
+    what was measured with torch's DataLoader.
 
     Args:
         candidates: Decisions, in any order.
@@ -61,18 +65,21 @@ def choose(
         machine: The machine that it is to be loaded on.
         study: Only this study.
         consumer: Only studies with this kind of consumer.
+        loader_class: Dotted path of the class that loads; None is torch's DataLoader.
     """
     if dataset.length == 0:
         return Choice(candidate=None, match="default", reasons=("the dataset is empty, so nothing was looked up",))
     wanted = [
         candidate
         for candidate in candidates
-        if (study is None or candidate.study == study) and (consumer is None or candidate.consumer == consumer)
+        if (study is None or candidate.study == study)
+        and (consumer is None or candidate.consumer == consumer)
+        and (study is not None or candidate.loader_class in (loader_class, None))
     ]
     judged = [judge(candidate, dataset, machine) for candidate in wanted]
     usable = [judgement for judgement in judged if not judgement.far]
     if usable:
-        best = min(usable, key=_preference)
+        best = min(usable, key=lambda judgement: (judgement.candidate.loader_class is None, *_preference(judgement)))
         return Choice(candidate=best.candidate, match="near" if best.near else "exact", reasons=best.near)
     return Choice(candidate=None, match="default", reasons=_why_none(judged, dataset, study, consumer))
 

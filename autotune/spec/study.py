@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from autotune.spec.base import Value
 from autotune.spec.config import STORED_FORMS, CacheName, Order, StoredForm
-from autotune.spec.workload import DEVICE_PATTERN, Consumer, DatasetSource, MemoryLimit, Workload
+from autotune.spec.workload import DEVICE_PATTERN, Consumer, DatasetSource, MemoryLimit, Workload, check_dotted_path
 from autotune.units import parse_seconds
 
 
@@ -136,6 +136,8 @@ class StudySpec(Value):
         horizon_epochs: Epochs over which one-off costs are spread in the score; None reports them apart.
         subset: Measure on this many samples; None is all.
         shuffle: Whether the training loader shuffles.
+        loader_class: Dotted path of a class that takes DataLoader's arguments, for training with another library's
+            loader; None is DataLoader itself.
         seed: Seed of sampler, order and subset.
         time_cap_s: Longest time in timed windows of one trial of the search.
         confirm_time_cap_s: The same for the runs that decide.
@@ -155,10 +157,16 @@ class StudySpec(Value):
     horizon_epochs: int | None = Field(default=None, ge=1, strict=True)
     subset: int | None = Field(default=None, ge=1, strict=True)
     shuffle: bool = Field(default=True, strict=True)
+    loader_class: str | None = None
     seed: int = Field(default=0, ge=0, strict=True)
     time_cap_s: float = Field(default=2.0, gt=0, strict=True)
     confirm_time_cap_s: float = Field(default=3.0, gt=0, strict=True)
     trial_timeout_s: float = Field(default=300.0, gt=0, strict=True)
+
+    @field_validator("loader_class")
+    @classmethod
+    def _check_loader_class(cls, path: str | None) -> str | None:
+        return None if path is None else check_dotted_path(path)
 
     @property
     def workload(self) -> Workload:
@@ -171,6 +179,7 @@ class StudySpec(Value):
             order=self.order,
             page_cache=self.page_cache,
             shuffle=self.shuffle,
+            loader_class=self.loader_class,
             subset=self.subset,
             seed=self.seed,
         )

@@ -190,6 +190,7 @@ class Workload(Value):
         page_cache: State that the files are in before the run: `warm` or `cold`.
         shuffle: Whether the loader shuffles.
         drop_last: Whether an incomplete last batch is dropped.
+        loader_class: Dotted path of a class that takes DataLoader's arguments; None is DataLoader itself.
         subset: Measure on this many samples, drawn by `seed`; None is all.
         seed: Seed of order and subset.
     """
@@ -202,5 +203,11 @@ class Workload(Value):
     page_cache: Literal["warm", "cold"] = "warm"
     shuffle: bool = True
     drop_last: bool = False
+    loader_class: str | None = None
     subset: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("loader_class")
+    @classmethod
+    def _check_loader_class(cls, path: str | None) -> str | None:
+        return None if path is None else check_dotted_path(path)

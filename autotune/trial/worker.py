@@ -15,12 +15,12 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from autotune.cgroups import count_oom_kills
 from autotune.data.apply import Prepared, prepare
 from autotune.data.build import make_loader
-from autotune.data.factory import build_dataset, load_object
+from autotune.data.factory import build_dataset, load_callable, load_object
 from autotune.data.facts import dataset_facts
 from autotune.data.inspect import inspect_dataset
 from autotune.data.sharding import shards_itself
@@ -267,9 +267,10 @@ class Trial:
             seed=self._workload.seed,
             drop_last=drop_last,
             timeout=self._stall_s,
+            loader_class=self._loader_class(),
             **given,
         )
-        if workers:
+        if workers and isinstance(loader, DataLoader):
             loader.collate_fn = CollatesInWorkers(loader.collate_fn)
         consume = self._consumer(source, self._config.batch_size)
         prefilled = workers * (self._config.prefetch_factor or DEFAULT_PREFETCH_FACTOR)
@@ -294,6 +295,10 @@ class Trial:
             ),
             around=around,
         )
+
+    def _loader_class(self) -> Callable[..., Any]:
+        path = self._workload.loader_class
+        return DataLoader if path is None else load_callable(path)
 
     def _consumer(self, source: _Source, batch_size: int) -> BatchTaker:
         return make_consumer(

@@ -1,7 +1,7 @@
 """Which decision answers, what is served for it, and what is said."""
 
 import pytest
-from registry_values import decision, facts, machine
+from registry_values import decision, facts, machine, workload
 
 from autotune.errors import SpecError
 from autotune.registry import Candidate, Measured
@@ -88,6 +88,16 @@ def test_named_study_and_consumer_narrow_the_choice():
     assert _choose([loader, step], consumer="loader").candidate.key == loader.key
     assert "no study 'x'" in _choose([loader, step], study="x").reasons[0]
     assert "'emulated'" in _choose([loader, step], consumer="emulated").reasons[0]
+
+
+def test_what_was_measured_with_another_loader_class_answers_for_that_class_alone():
+    keras = decision(study="k", minute=9, workload=workload(loader_class="pack:KerasLoader"))
+    plain = decision(study="p")
+    assert _choose([keras, plain]).candidate.key == plain.key
+    assert _choose([keras]).candidate is None
+    assert _choose([keras, plain], loader_class="pack:KerasLoader").candidate.key == keras.key
+    assert _choose([plain], loader_class="pack:KerasLoader").candidate.key == plain.key
+    assert _choose([keras, plain], study="k").candidate.key == keras.key
 
 
 def test_promoted_configuration_is_served_with_the_batch_size_only_when_the_step_was_run():

@@ -90,6 +90,7 @@ def _create_decisions() -> None:
         sa.Column("outcome", sa.String(), nullable=False),
         sa.Column("sound", sa.Boolean(), nullable=False),
         sa.Column("consumer", sa.String(), nullable=False),
+        sa.Column("loader_class", sa.String(), nullable=True),
         sa.Column("type_name", sa.String(), nullable=False),
         sa.Column("structure", sa.Text(), nullable=False),
         sa.Column("length", sa.BigInteger(), nullable=True),
