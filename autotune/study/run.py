@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 
 import optuna
 
 from autotune.constants import (
-    CONFIRM_PAIRS_MIN,
+    CONFIRM_PAIRS_WANTED,
     PROBE_BATCH_SIZES,
     PROCESS_S,
     RACE_BLOCKS_MIN,
@@ -131,7 +131,7 @@ class _Phases:
         deployed = [self._deployed] if self._deployed else []
         search.enqueue([LoaderConfig.torch_default(REFERENCE_BATCH_SIZE), *deployed])
         reason = search.run(
-            until_s=self._runs.started + self._search_s(),
+            until_s=lambda: self._runs.started + self._search_s(),
             spent=self._spent,
             least_trials=max(0, SEARCH_TRIALS_MIN - self._spent),
         )
@@ -164,12 +164,15 @@ class _Phases:
         return [choice.config, *choice.others, *ranked]
 
     def _run_s(self, phase: StudyPhase) -> float:
-        return self._setting.time_cap_s(phase) + PROCESS_S
+        """Give what a run takes: as those that were measured did, if that is more than was planned."""
+        planned_s = self._setting.time_cap_s(phase) + PROCESS_S
+        walls = [_wall_s(record) for record in self._runs.ledger.ranked()]
+        return max(planned_s, median(walls)) if walls else planned_s
 
     def _confirm_s(self) -> float:
-        """Give the time that is kept for the confirm phase: its share, at least what its fewest pairs need."""
-        fewest_s = (2 * CONFIRM_PAIRS_MIN + 1) * self._run_s("confirm")
-        return max((1 - SEARCH_SHARE - RACE_SHARE) * self._setting.spec.budget.time_s, fewest_s)
+        """Give the time that is kept for the confirm phase: its share, at least what verifying and its pairs need."""
+        wanted_s = 2 * (CONFIRM_PAIRS_WANTED + 1) * self._run_s("confirm")
+        return max((1 - SEARCH_SHARE - RACE_SHARE) * self._setting.spec.budget.time_s, wanted_s)
 
     def _search_s(self) -> float:
         """Give the search's part of the time: short budgets shrink it first."""
@@ -180,13 +183,17 @@ class _Phases:
     def _affordable(self, racing: Sequence[LoaderConfig], until_s: float) -> int:
         """Give how many entrants the fewest blocks can be run with."""
         known = [self._runs.ledger.get(config) for config in racing]
-        measured = [(record, record.measurement) for record in known if record and record.measurement]
-        walls = [record.wall_s - found.phases.archive_build_s for record, found in measured]
+        walls = [_wall_s(record) for record in known if record and record.measurement]
         if not walls:
             return 0
         left_s = until_s - self._runs.clock()
         each_s = RACE_BLOCKS_MIN * max(fmean(walls), 1e-9)
         return max(0, int(left_s / each_s))
+
+
+def _wall_s(record: TrialRecord) -> float:
+    """Give what a run took, without what it did for all later ones."""
+    return record.wall_s - (record.measurement.phases.archive_build_s if record.measurement else 0.0)
 
 
 def _tell_again(setting: Setting, earlier: Sequence[TrialRecord]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import optuna
 from optuna.trial import TrialState
@@ -69,11 +69,11 @@ class Search:
             if choices not in taken:
                 self.study.enqueue_trial(choices, user_attrs={"autotune:prior": name})
 
-    def run(self, *, until_s: float, least_trials: int, spent: int = 0) -> str:
+    def run(self, *, until_s: Callable[[], float], least_trials: int, spent: int = 0) -> str:
         """Measure until a further trial is not worth it, or not allowed.
 
         Args:
-            until_s: Clock reading at which no further trial is started.
+            until_s: Gives the clock reading at which no further trial is started.
             least_trials: Trials that are run even when the time is over.
             spent: Trials of the budget that an interrupted run has used; predicted breaches cost none.
 
@@ -86,7 +86,7 @@ class Search:
             if spent + done >= limit:
                 return f"its {limit} trials are used up"
             if done >= least_trials:
-                if setting.clock() >= until_s:
+                if setting.clock() >= until_s():
                     return "its share of the time is over"
                 if reason := self._enough():
                     return reason
