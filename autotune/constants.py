@@ -129,8 +129,8 @@ CHALLENGERS_MAX = 3
 CONFIRM_PAIRS_MIN = 3
 """Fewest pairs that a published ratio rests on."""
 CONFIRM_PAIRS_WANTED = 5
-"""Pairs that the budget keeps time for: with three, the t distribution makes the interval twice as wide as with five, and
-a step that differs by 12 % from run to run hid a gain of 40 % in it."""
+"""Pairs that the budget keeps time for: with three, the t distribution makes the interval twice as wide as with five,
+and a step that differs by 12 % from run to run hid a gain of 40 % in it."""
 CONFIRM_PAIRS_MAX = 10
 """Pairs after which more hardly narrow the interval."""
 PROMOTE_RATIO = 1.01

@@ -11,7 +11,18 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from autotune import __version__
-from autotune.cli import archive, best, compare, dashboard, doctor, explain, measure, tune
+from autotune.cli import (
+    archive,
+    best,
+    compare,
+    compare_configs,
+    compare_modes,
+    dashboard,
+    doctor,
+    explain,
+    measure,
+    tune,
+)
 from autotune.cli.output import exit_code
 from autotune.errors import AutotuneError
 
@@ -23,8 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for _module in (tune, best, explain, measure, compare, doctor, dashboard):
-    _name = _module.__name__.rpartition(".")[2]
+for _module in (tune, best, explain, measure, compare, compare_configs, compare_modes, doctor, dashboard):
+    _name = _module.__name__.rpartition(".")[2].replace("_", "-")
     app.command(_name, epilog=_module.EXAMPLES, no_args_is_help=_module.NEEDS_ARGUMENTS)(_module.command)
 app.add_typer(archive.app, name="archive")
 

@@ -11,11 +11,13 @@ from autotune.errors import MissingExtraError
 from autotune.spec.config import FORMAT_PACKAGES, STORED_FORMS
 
 _EXTRAS: Mapping[str, str] = {
+    "albumentations": "augment",
     "cv2": "images",
     "diskcache": "disk",
     "h5py": "hdf5",
     "lmdb": "lmdb",
     "PIL": "images",
+    "monai": "monai",
     "simplejpeg": "images",
     "tifffile": "tiff",
     "zstandard": "zstd",

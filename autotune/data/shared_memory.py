@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -26,6 +26,24 @@ _HAS_MEMFD = hasattr(os, "memfd_create")
 _OPENED_FILES = "/proc/self/fd"
 _Lock = tuple[Callable[[int, int], object], int]
 """How a file is locked, and by which descriptor."""
+
+
+class MemoryAddress(NamedTuple):
+    """Where another process of this machine finds shared memory, for as long as the process that gave it lives.
+
+    Attributes:
+        token: Name of the memory in pickles.
+        size_bytes: Its size.
+        process: Number of the process.
+        descriptor: Number of the file in it.
+        identity: Device, number and size of the file, by which it is told from another one.
+    """
+
+    token: str
+    size_bytes: int
+    process: int
+    descriptor: int
+    identity: tuple[int, int, int]
 
 
 class SharedMemory:
@@ -54,6 +72,13 @@ class SharedMemory:
     def array(self, offset: int, count: int) -> npt.NDArray[np.uint8]:
         """Give `count` bytes from `offset` on as a writable view."""
         return np.frombuffer(self._backing.map, dtype=np.uint8, count=count, offset=offset)
+
+    def address(self) -> MemoryAddress:
+        """Tell where processes that are no children of this one find the memory."""
+        descriptor = self._backing.descriptor
+        return MemoryAddress(
+            self._backing.token, self.size_bytes, os.getpid(), descriptor, _identity(os.fstat(descriptor))
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -120,6 +145,29 @@ class _Backing:
 
 _HERE: WeakValueDictionary[str, _Backing] = WeakValueDictionary()
 """Memory of this process by token, so that copies and pickles that are read here share it."""
+
+
+def adopted(address: MemoryAddress) -> object | None:
+    """Map the memory of another process of this machine and user.
+
+    Returns:
+        What has to live while pickles of the memory are read here, which share it then; None where the memory cannot
+        be had: on another machine or system, in another container, or of a process that has ended.
+    """
+    here = _HERE.get(address.token)
+    if here is not None:
+        return here
+    path = f"/proc/{address.process}/fd/{address.descriptor}"
+    try:
+        if _identity(os.stat(path)) != address.identity:  # noqa: PTH116  # a number of another container's process
+            return None
+        return _Backing(address.token, os.open(path, os.O_RDWR | os.O_CLOEXEC), address.size_bytes)
+    except (OSError, CapacityError):
+        return None
+
+
+def _identity(facts: os.stat_result) -> tuple[int, int, int]:
+    return facts.st_dev, facts.st_ino, facts.st_size
 
 
 class SharedNumbers:

@@ -69,10 +69,6 @@ class StreamedArchive(IterableDataset[Any]):
         world_size: int | None = None,
         hold: object | None = None,
     ) -> None:
-        if (rank is None) != (world_size is None):
-            raise SpecError(f"rank and world_size are given together, got rank={rank} and world_size={world_size}")
-        if rank is not None and world_size is not None and not 0 <= rank < world_size:
-            raise SpecError(f"rank must be under world_size, got rank={rank} and world_size={world_size}")
         if buffer < 1:
             raise SpecError(f"buffer must be at least 1 sample, got {buffer}")
         self.source = source
@@ -81,7 +77,7 @@ class StreamedArchive(IterableDataset[Any]):
         self.augments_samples = has_augment(source)
         self._reader: StreamingReader = reader
         self._encoded = encoded
-        self._given_rank = None if rank is None or world_size is None else (rank, world_size)
+        self.divide(rank, world_size)
         self._augmentation = Augmentation()
         # Shared with running workers: whether the caller sets epochs, the epoch, the rank as it was in the
         # main process, and the epochs that each worker has begun.
@@ -103,6 +99,18 @@ class StreamedArchive(IterableDataset[Any]):
         self._seed = int(torch.empty((), dtype=torch.int64).random_().item()) if seed is None else seed
         self._shuffle = shuffle
         self._whole_batches = batch_size or 1
+
+    def divide(self, rank: int | None, world_size: int | None) -> None:
+        """Give only the part of one rank from now on; None asks `torch.distributed` again.
+
+        Raises:
+            SpecError: One is given without the other, or they contradict each other.
+        """
+        if (rank is None) != (world_size is None):
+            raise SpecError(f"rank and world_size are given together, got rank={rank} and world_size={world_size}")
+        if rank is not None and world_size is not None and not 0 <= rank < world_size:
+            raise SpecError(f"rank must be under world_size, got rank={rank} and world_size={world_size}")
+        self._given_rank = None if rank is None or world_size is None else (rank, world_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that order and augmentation are seeded with, in running workers too."""

@@ -13,6 +13,7 @@ from autotune.errors import SpecError
 from autotune.home import home_folder
 from autotune.machine import machine_facts
 from autotune.resolve.archive_policy import archive_pin, places_for
+from autotune.resolve.arguments import batch_size_of, check_order, check_streaming, fitting
 from autotune.resolve.lookup import Question, look_up, storage_url
 from autotune.resolve.pins import PIN_NAMES, checked_pins
 from autotune.resolve.resolution import Resolution, warn_caller
@@ -20,12 +21,11 @@ from autotune.resolve.resolution import Resolution, warn_caller
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
+    from autotune.data.apply import Applied
+    from autotune.resolve.distributed import Share
     from autotune.resolve.serving import Places
 
 _LOG = logging.getLogger(__name__)
-
-_NEEDS_WORKERS = ("timeout", "multiprocessing_context")
-"""Arguments that torch refuses without workers, where they have no effect anyway."""
 
 
 def best_config(
@@ -55,10 +55,13 @@ def best_config(
     Raises:
         SpecError: A pin is no field, or the pins contradict each other.
     """
+    from autotune.resolve.distributed import divided, share_of
+
     question = question_of(
         dataset, checked_pins(pins), study=study, consumer=consumer, loader_class=loader_class, environ=environ
     )
-    return look_up(question, home=home_folder(home, environ), url=storage_url(environ))
+    resolution = look_up(question, home=home_folder(home, environ), url=storage_url(environ))
+    return divided(resolution, share_of(None, None, environ=environ))
 
 
 def best_loader(
@@ -73,6 +76,8 @@ def best_loader(
     environ: Mapping[str, str] = os.environ,
     archive: str = "if_built",
     loader_class: Callable[..., Any] | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
     **dataloader_arguments: Any,
 ) -> DataLoader[Any]:
     """Give a DataLoader over a dataset, configured as was measured best on this machine.
@@ -80,7 +85,8 @@ def best_loader(
     It delivers the samples of the dataset, bit for bit and in the order of a plain `DataLoader` with the same
     generator. Where the registry is missing or damaged, or an archive cannot be used, it warns with
     `AutotuneWarning` and goes on with less. In an initialised process group all ranks must call it: rank 0
-    resolves, and a map-style dataset without a sampler is divided by a `DistributedSampler`.
+    resolves, and a map-style dataset without a sampler is divided by a `DistributedSampler`, which goes to the
+    next epoch by itself with each pass until its `set_epoch` is called.
 
     Args:
         dataset: A map-style or iterable dataset.
@@ -95,6 +101,10 @@ def best_loader(
             building would bring; `build` builds the best one's first, which may take long and is logged; `ignore`
             reads plain files; the name of a format is a pin.
         loader_class: A class that takes DataLoader's arguments; None is `torch.utils.data.DataLoader`.
+        rank: Number of this process among those that divide the samples; None is that of the process group, else
+            what `torchrun` says. Without a group each rank resolves by itself, and the order is shared by the seed
+            of `generator`, else 0.
+        world_size: How many divide them, given with `rank`; 1 gives this process all samples, in a group too.
         **dataloader_arguments: Further arguments of the class (`sampler`, `generator`, `drop_last`, ...);
             those that are fields of `LoaderConfig` (`num_workers`, `cache`, ...) are pins. With
             `order="streaming"` samples come in the order of an archive that is read from front to back, which is
@@ -103,20 +113,22 @@ def best_loader(
     Raises:
         SpecError: Arguments contradict each other.
     """
+    from autotune.resolve.distributed import share_of
+
     pins = {name: dataloader_arguments.pop(name) for name in PIN_NAMES if name in dataloader_arguments}
     pins["archive"] = archive_pin(archive)
     arguments = {name: value for name, value in dataloader_arguments.items() if value is not None}
     if collate_fn is not None:
         arguments["collate_fn"] = collate_fn
-    _check_order(dataset, shuffle, arguments)
+    check_order(dataset, shuffle, arguments)
     batches = arguments.get("batch_sampler")
     if batches is not None and batch_size is not None:
         raise SpecError(f"batch_sampler excludes batch_size, got batch_size={batch_size}; leave it None")
-    pins["batch_size"] = _batch_size_of(batches) if batches is not None else batch_size
+    pins["batch_size"] = batch_size_of(batches) if batches is not None else batch_size
     question = question_of(
         dataset, checked_pins(pins), study=study, consumer=consumer, loader_class=loader_class, environ=environ
     )
-    _check_streaming(question, arguments)
+    check_streaming(question, arguments)
     folder, url = home_folder(home, environ), storage_url(environ)
     return _serve(
         dataset,
@@ -125,6 +137,8 @@ def best_loader(
         url=url,
         places=places_for(archive, question, home=folder, url=url, environ=environ),
         shuffle=bool(shuffle),
+        share=share_of(rank, world_size, environ=environ),
+        environ=environ,
         loader_class=loader_class,
         arguments=arguments,
     )
@@ -138,17 +152,53 @@ def _serve(
     url: str | None,
     places: Places,
     shuffle: bool,
+    share: Share,
+    environ: Mapping[str, str],
     loader_class: Callable[..., Any] | None,
     arguments: dict[str, Any],
 ) -> DataLoader[Any]:
-    import torch
     from torch.utils.data import DataLoader
 
     from autotune.data.build import make_loader
-    from autotune.resolve.distributed import divided_sampler, draw_sampler_seed, from_rank_zero, in_process_group
-    from autotune.resolve.serving import put_into_effect
+    from autotune.resolve.distributed import RankSampler, divided, divided_stream, in_process_group, ranks_beside
 
-    grouped = in_process_group()
+    grouped = share.world_size > 1 and in_process_group()
+    if grouped:
+        question = replace(question, ranks_on_node=ranks_beside(environ))
+    resolution, applied = _applied(
+        dataset, question, home=home, url=url, places=places, grouped=grouped, generator=arguments.get("generator")
+    )
+    resolution = divided(resolution, share)
+    if share.world_size > 1 and share.rank == 0:
+        _LOG.info("%s", resolution.why[-1])
+    _warn_of_repeats(question, resolution)
+    own = fitting(arguments, applied.arguments["num_workers"])
+    if resolution.config.order == "streaming":
+        _LOG.info("samples come in the order of the archive, through a shuffle buffer, as order='streaming' asks")
+        own |= divided_stream(applied.dataset, share, seed=resolution.sampler_seed)
+    elif share.world_size > 1 and not ("sampler" in own or "batch_sampler" in own or question.dataset.iterable):
+        own["sampler"] = RankSampler(applied.dataset, share, shuffle=shuffle, seed=resolution.sampler_seed)
+        shuffle = False
+    loader: DataLoader[Any] = make_loader(
+        applied.dataset, applied.arguments, shuffle=shuffle, loader_class=loader_class or DataLoader, **own
+    )
+    return loader
+
+
+def _applied(
+    dataset: Dataset[Any],
+    question: Question,
+    *,
+    home: Path,
+    url: str | None,
+    places: Places,
+    grouped: bool,
+    generator: Any,
+) -> tuple[Resolution, Applied]:
+    """Resolve, in a group on rank 0 for all, and put it into effect here."""
+    from autotune.resolve.distributed import draw_sampler_seed, from_rank_zero, seed_without_group
+    from autotune.resolve.node_cache import share_on_node
+    from autotune.resolve.serving import put_into_effect
 
     def resolve(further: Mapping[str, Any] | None = None, archives: frozenset[str] | None = None) -> Resolution:
         pinned = {**_without_stored(question.pins, further), **(further or {})}
@@ -156,27 +206,16 @@ def _serve(
 
     def served() -> Resolution:
         resolution, _ = put_into_effect(dataset, resolve(), places, pinned=question.pins, resolve_again=resolve)
-        return resolution.replace(sampler_seed=draw_sampler_seed(arguments.get("generator")))
+        return resolution.replace(sampler_seed=draw_sampler_seed(generator))
 
-    if grouped:
-        resolution, applied = put_into_effect(dataset, from_rank_zero(served), places, pinned=question.pins)
-    else:
+    if not grouped:
         resolution, applied = put_into_effect(dataset, resolve(), places, pinned=question.pins, resolve_again=resolve)
-    _warn_of_repeats(question, resolution)
-    own = _fitting(arguments, applied.arguments["num_workers"])
-    streamed = resolution.config.order == "streaming"
-    if streamed:
-        _LOG.info("samples come in the order of the archive, through a shuffle buffer, as order='streaming' asks")
-        if grouped:  # each rank reads its own part of one order
-            own["generator"] = torch.Generator().manual_seed(resolution.sampler_seed)
-    ordered = "sampler" in own or "batch_sampler" in own or question.dataset.iterable or streamed
-    if grouped and not ordered:
-        own["sampler"] = divided_sampler(applied.dataset, shuffle=shuffle, seed=resolution.sampler_seed)
-        shuffle = False
-    loader: DataLoader[Any] = make_loader(
-        applied.dataset, applied.arguments, shuffle=shuffle, loader_class=loader_class or DataLoader, **own
-    )
-    return loader
+        return resolution.replace(sampler_seed=seed_without_group(generator)), applied
+    agreed = from_rank_zero(served)
+    resolution, applied = put_into_effect(dataset, agreed, places, pinned=question.pins)
+    if agreed.config.cache == "memory" and agreed.ranks_on_node > 1:
+        share_on_node(dataset, applied.dataset)
+    return resolution, applied
 
 
 def question_of(
@@ -212,42 +251,11 @@ def _path_of(loader_class: Callable[..., Any] | None) -> str | None:
     return f"{loader_class.__module__}:{getattr(loader_class, '__qualname__', type(loader_class).__qualname__)}"
 
 
-def _check_order(dataset: Dataset[Any], shuffle: bool | None, arguments: Mapping[str, Any]) -> None:
-    from torch.utils.data import IterableDataset
-
-    if not shuffle:
-        return
-    for name in ("sampler", "batch_sampler"):
-        if name in arguments:
-            raise SpecError(f"{name} excludes shuffle, got shuffle=True with both; leave shuffle None")
-    if isinstance(dataset, IterableDataset):
-        raise SpecError("an iterable dataset has its own order, got shuffle=True; shuffle inside the dataset")
-
-
-def _check_streaming(question: Question, arguments: Mapping[str, Any]) -> None:
-    if question.streams and question.dataset.iterable:
-        raise SpecError("an iterable dataset has its own order, got order='streaming'; leave order out")
-    for name in ("sampler", "batch_sampler"):
-        if question.streams and name in arguments:
-            raise SpecError(
-                f"order='streaming' has the order of the archive and excludes {name}; leave one of them out"
-            )
-
-
-def _batch_size_of(batch_sampler: Any) -> int | None:
-    size = getattr(batch_sampler, "batch_size", None)
-    return size if isinstance(size, int) and size > 0 else None
-
-
 def _without_stored(pins: Mapping[str, Any], further: Mapping[str, Any] | None) -> dict[str, Any]:
     """Let go of the pins that a step back to plain files or no cache leaves without meaning."""
     gone = {"archive": "stored", "cache": "cache_fraction"}
     dropped = {gone[name] for name in further or {} if name in gone}
     return {name: value for name, value in pins.items() if name not in dropped}
-
-
-def _fitting(arguments: Mapping[str, Any], num_workers: int) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if num_workers or name not in _NEEDS_WORKERS}
 
 
 def _warn_of_repeats(question: Question, resolution: Resolution) -> None:

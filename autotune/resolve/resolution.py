@@ -40,6 +40,7 @@ class Resolution(Value):
         fingerprint: Source fingerprint that its archives are named after.
         sampler_seed: Seed that distributed samplers of all ranks share.
         ranks_on_node: Processes that share this machine's cores and memory.
+        world_size: Processes that divide the samples.
     """
 
     config: LoaderConfig
@@ -54,3 +55,9 @@ class Resolution(Value):
     fingerprint: str | None = None
     sampler_seed: int = 0
     ranks_on_node: int = 1
+    world_size: int = 1
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples of one step over all processes that divide them."""
+        return self.config.batch_size * self.world_size

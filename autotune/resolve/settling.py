@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from autotune.constants import FUTILITY_SHARE
 from autotune.registry import Measured
 from autotune.resolve.clamps import clamp, limit_workers
 from autotune.resolve.deployed import is_available
@@ -123,7 +124,23 @@ def _pinned(decision: Decision, pins: Mapping[str, Any], machine: MachineFacts, 
     old = decision.config.canonical(has_accelerator=machine.has_accelerator)
     changed = {name: value for name, value in unmet.items() if getattr(old, name) != value} or unmet
     shown = ", ".join(f"{name}={value}" for name, value in changed.items())
+    if set(changed) == {"batch_size"} and _is_left_behind(decision, measured):
+        replaced = with_pins(decision.config, pins)
+        reason = f"the deployed configuration with {shown}, with which only much slower ones were measured"
+        if not any(one.config == replaced.canonical(has_accelerator=machine.has_accelerator) for one in measured):
+            return replaced, None, "near", (reason,)
     return _fastest(shown, decision.config, pins, measured, machine=machine)
+
+
+def _is_left_behind(decision: Decision, measured: Sequence[Measured]) -> bool:
+    """Tell whether nothing that was measured with the caller's pins comes near the deployed configuration.
+
+    So it is where a study ended before it tried the caller's batch size with anything but PyTorch's default: the size
+    of a batch changes a loader's rate much less than archive, cache and workers do.
+    """
+    best = best_measured(measured)
+    deployed = decision.samples_per_s
+    return best is not None and deployed is not None and best.samples_per_s < FUTILITY_SHARE * deployed
 
 
 def _without_its_archive(

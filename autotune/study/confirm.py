@@ -67,21 +67,25 @@ class Confirm:
     def run(self, candidates: Sequence[LoaderConfig], deployed: LoaderConfig | None) -> Confirmed | None:
         """Confirm the first candidate that keeps its limits; None where there is none to confirm.
 
-        A candidate is verified first: with the largest sample and an evaluation pass. The number of blocks is fixed
-        before the first one, from the time that is left: an interval that is looked at after each block, to stop
-        when it suits, is too narrow.
+        A candidate is verified first: with the largest sample and an evaluation pass. Where it or its default breaks a
+        limit, it comes last again with the next smaller batch. The number of blocks is fixed before the first one, from
+        the time that is left: an interval that is looked at after each block, to stop when it suits, is too narrow.
         """
         rivals = [config for config in dict.fromkeys(candidates) if config != self._default(config)]
-        for challenger in rivals[:CHALLENGERS_MAX]:
+        for _ in range(CHALLENGERS_MAX):
+            if not rivals:
+                return None
+            challenger = rivals.pop(0)
             default = self._default(challenger)
             if not self._keeps_limits(challenger) or not self._keeps_limits(default):
+                rivals += self._smaller(challenger, rivals)
                 continue
             racing = [challenger, default]
             old = deployed if deployed is not None and deployed not in racing else None
             racing += [old] if old else []
             blocks = self._blocks(challenger, default, racing)
-            failed = next((run for run in blocks.records(challenger) if disqualifies(run)), None)
-            if failed is None:
+            failed = [self._broken(blocks, config) for config in (challenger, default)]
+            if not any(failed):
                 return Confirmed(
                     challenger=challenger,
                     default=default,
@@ -89,7 +93,7 @@ class Confirm:
                     blocks=blocks,
                     batch_size_gain=self._batch_size_gain(blocks, challenger),
                 )
-            self.ledger.add(failed)
+            rivals += self._smaller(challenger, rivals)
         return None
 
     def safe_default(self) -> LoaderConfig | None:
@@ -99,6 +103,21 @@ class Confirm:
         """
         defaults = dict.fromkeys(self._default(record.config) for record in self.ledger.ranked())
         return next((config for config in defaults if self._keeps_limits(config)), None)
+
+    def _broken(self, blocks: Blocks, config: LoaderConfig) -> bool:
+        """Tell whether a run in the blocks shows that a configuration must not be handed out, and remember it."""
+        failed = next((run for run in blocks.records(config) if disqualifies(run)), None)
+        if failed is not None:
+            self._verified[config] = False
+            self.ledger.add(failed)
+        return failed is not None
+
+    def _smaller(self, config: LoaderConfig, waiting: Sequence[LoaderConfig]) -> list[LoaderConfig]:
+        """Give a configuration with the next smaller batch, where there is one that is not tried anyway."""
+        sizes = [size for size in self.setting.space.dimensions.batch_size if size < config.batch_size]
+        smaller = config.replace(batch_size=max(sizes)) if sizes else config
+        fresh = smaller in self.setting.space.points and smaller not in waiting and smaller not in self._verified
+        return [smaller] if fresh and smaller != self._default(smaller) else []
 
     def _keeps_limits(self, config: LoaderConfig) -> bool:
         if config in self._verified:
@@ -126,7 +145,7 @@ class Confirm:
         blocks = Blocks(rivals, run)
         for _ in range(count):
             block = blocks.add()
-            if disqualifies(block[challenger]):
+            if disqualifies(block[challenger]) or disqualifies(block[default]):
                 break
         return blocks
 

@@ -290,7 +290,7 @@ class Trial:
                 warm_batches=max(1, prefilled),
                 epoch_samples=epoch,
                 incumbent_samples_per_s=self._request.incumbent_samples_per_s,
-                persistent_workers=workers > 0 and self._config.persistent_workers is not False,
+                persistent_workers=workers > 0 and bool(getattr(loader, "persistent_workers", False)),
                 whole_epochs_grouped=not around.cold,
             ),
             around=around,

@@ -40,14 +40,21 @@ def build(request: Mapping[str, Any]) -> dict[str, float]:
     return {"build_s": time.perf_counter() - started_s}
 
 
-def clock(request: Mapping[str, Any]) -> dict[str, float]:
-    """Time whole epochs and give their rate."""
+def clock(
+    request: Mapping[str, Any], make: Callable[[Dataset[Any], Mapping[str, Any]], Iterable[Any]] | None = None
+) -> dict[str, float]:
+    """Time whole epochs and give their rate.
+
+    Args:
+        request: What is timed.
+        make: Makes the loader; None puts torch's or autotune's around the dataset.
+    """
     torch.manual_seed(request["seed"])
     if request.get("threads"):
         torch.set_num_threads(request["threads"])
     dataset = make_dataset(request["dataset"])
     length = len(dataset)  # type: ignore[arg-type]  # map-style
-    loader = make_loader(dataset, request)
+    loader = (make or make_loader)(dataset, request)
     take = make_consumer(request["consumer"])
     warm_up_s = _epoch_s(loader, take, length)
     epochs = 0

@@ -43,6 +43,7 @@ def _rank(rank, port, home, results):
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
         epochs.append(torch.cat([indices for _, indices in loader]).tolist())
+    beside = best_loader(dataset, home=own_home, environ={})  # started by no launcher that tells
     own = best_loader(dataset, home=own_home, environ=environ, sampler=[3, 1])
     stream = best_loader(Stream(), home=own_home, environ=environ, batch_size=20)
     refused = None
@@ -61,6 +62,7 @@ def _rank(rank, port, home, results):
             rank,
             {
                 "loader": (loader.num_workers, loader.prefetch_factor, loader.batch_size),
+                "beside": beside.num_workers,
                 "archived": loader.dataset is not dataset,
                 "epochs": epochs,
                 "own": torch.cat([indices for _, indices in own]).tolist(),
@@ -98,6 +100,10 @@ def told(tmp_path_factory):
 def test_every_rank_has_the_answer_of_rank_zero_and_its_share_of_the_workers(told):
     assert [told[rank]["loader"] for rank in range(RANKS)] == [(1, 3, 5)] * RANKS
     assert all(told[rank]["archived"] for rank in range(RANKS))
+
+
+def test_workers_are_divided_where_no_launcher_tells_how_many_ranks_are_here(told):
+    assert [told[rank]["beside"] for rank in range(RANKS)] == [1] * RANKS
 
 
 def test_samples_are_divided_and_shuffled_anew_each_epoch(told):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,11 @@ from autotune.data.caches.planning import (
     plan_rows,
 )
 from autotune.data.caches.rows import FixedRows, VaryingRows
+from autotune.data.shared_memory import MemoryAddress, adopted
 from autotune.errors import ArchiveError, CapacityError
+
+_SHARED_PARTS = ("_kept", "_rows", "_row_count", "_planned_bytes", "_shared")
+"""What caches of one dataset have in common where they share their memory."""
 
 
 class MemoryCacheMode:
@@ -58,6 +63,18 @@ class MemoryCacheMode:
         limit = max(0, self._available() - RESERVE_BYTES) if limit_bytes is None else limit_bytes
         rows = plan_rows(look, fraction, limit, name="memory")
         return MemoryCache(dataset, look, rows, limit_bytes=limit, available=self._available)
+
+
+class CacheOffer(NamedTuple):
+    """A cache, as another process of the machine takes it over.
+
+    Attributes:
+        addresses: Where its memory is found.
+        parts: The pickled parts that lie in it.
+    """
+
+    addresses: tuple[MemoryAddress, ...]
+    parts: bytes
 
 
 class MemoryCache(CachedDataset):
@@ -109,5 +126,22 @@ class MemoryCache(CachedDataset):
         except ArchiveError as error:
             self.leave_out(index, error)
 
+    def offer(self) -> CacheOffer:
+        """Offer the memory to caches of the same dataset in other processes of this machine."""
+        parts = {name: self.__dict__[name] for name in _SHARED_PARTS}
+        return CacheOffer((self._shared.address(), self._kept.memory.address()), pickle.dumps(parts))
 
-__all__ = ["MemoryCache", "MemoryCacheMode", "available_bytes"]
+    def accept(self, offer: CacheOffer) -> bool:
+        """Use the memory of another process in place of one's own; False where it cannot be had.
+
+        The offer must be of the same dataset and from a process that is trusted, as it is unpickled.
+        """
+        mapped = [adopted(address) for address in offer.addresses]
+        if any(memory is None for memory in mapped):
+            return False
+        self.__dict__.update(pickle.loads(offer.parts))  # noqa: S301  # of a process of the same user and program
+        self._attach_counters()
+        return True
+
+
+__all__ = ["CacheOffer", "MemoryCache", "MemoryCacheMode", "available_bytes"]

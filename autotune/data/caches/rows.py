@@ -46,6 +46,11 @@ class SharedRows:
         self._memory = SharedMemory(self._offsets[-1])
         self._attach()
 
+    @property
+    def memory(self) -> SharedMemory:
+        """The memory behind all regions."""
+        return self._memory
+
     def _attach(self) -> None:
         self._numbers: npt.NDArray[np.int64] = self.region(0).view(np.int64)
         self._states = self.region(1)

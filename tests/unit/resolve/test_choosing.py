@@ -128,6 +128,19 @@ def test_pin_that_was_not_measured_replaces_the_field_and_is_near():
     assert any("num_workers=3 was not measured" in reason for reason in resolution.why)
 
 
+def test_batch_size_that_only_the_default_was_measured_with_leaves_the_rest_as_it_is_deployed():
+    deployed = LoaderConfig(batch_size=128, cache="memory").canonical(has_accelerator=False)
+    plain = LoaderConfig(batch_size=32)
+    measured = [Measured(config=plain, samples_per_s=20.0, phase="search", versions=VERSIONS)]
+    resolution = _settle(decision(config=deployed), measured=measured)
+    assert (resolution.config, resolution.match) == (deployed.replace(batch_size=32), "near")
+    assert any("much slower" in reason for reason in resolution.why)
+    near = [Measured(config=plain, samples_per_s=150.0, phase="search", versions=VERSIONS)]
+    assert _settle(decision(config=deployed), measured=near).config == plain
+    itself = Measured(config=deployed.replace(batch_size=32), samples_per_s=15.0, phase="search", versions=VERSIONS)
+    assert _settle(decision(config=deployed), measured=[*measured, itself]).config == plain
+
+
 def test_pin_that_was_measured_takes_the_fastest_with_it():
     fast = LoaderConfig(num_workers=0, cache="memory").canonical(has_accelerator=False)
     slow = LoaderConfig(num_workers=0).canonical(has_accelerator=False)

@@ -142,6 +142,39 @@ def test_a_winner_that_fails_in_the_confirm_phase_makes_room_for_the_next(make_b
     assert (summary.best.archive, summary.best.num_workers) == ("files", 2)
 
 
+@pytest.mark.parametrize("phase", ["verify", "confirm"])
+def test_where_the_default_breaks_its_limit_the_winner_is_confirmed_with_a_smaller_batch(make_bench, phase):
+    class Tight(ReplayRunner):
+        def run(self, request):
+            record = super().run(request)
+            default = LoaderConfig.torch_default(64).canonical(has_accelerator=False)
+            if request.phase == phase and request.config == default:
+                return record.replace(measurement=None, failure=OVER)
+            return record
+
+    space = {"batch_size": [32, 64], "num_workers": [0, 2], "archive": ["files", "npy"], "cache": ["none"]}
+    bench = make_bench(
+        lambda config: ((300.0 if config.archive == "npy" else 100.0) + config.batch_size,),
+        runner_class=Tight, space=space, budget={"time": "90s", "trials": 8},
+    )  # fmt: skip
+    summary = bench.run()
+    assert summary.outcome == "gain"
+    assert (summary.best.archive, summary.best.batch_size, summary.default.batch_size) == ("npy", 32, 32)
+
+
+def test_a_default_that_breaks_its_limit_in_the_confirm_phase_is_not_handed_out(make_bench):
+    class Tight(ReplayRunner):
+        def run(self, request):
+            record = super().run(request)
+            if request.phase == "confirm" and request.config.batch_size == 64:
+                return record.replace(measurement=None, failure=OVER)
+            return record
+
+    space = {"batch_size": [32, 64], "num_workers": [0], "archive": ["files"], "cache": ["none", "memory"]}
+    bench = make_bench(lambda config: (100.0 + config.batch_size,), runner_class=Tight, space=space)
+    assert bench.run().best.batch_size == 32
+
+
 # What costs no process
 
 

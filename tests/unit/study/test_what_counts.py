@@ -78,14 +78,14 @@ def test_a_second_run_has_a_trial_budget_of_its_own(make_bench):
 class FailsAt(ReplayRunner):
     """Fails every confirm run of one format from a number on."""
 
-    archive, first = "npy", 3
+    archive, first, failure = "npy", 3, OVER
 
     def run(self, request):
         found = super().run(request)
         if request.phase == "confirm" and request.config.archive == self.archive:
             self.first -= 1
             if self.first < 0:
-                return found.replace(measurement=None, failure=OVER)
+                return found.replace(measurement=None, failure=self.failure)
         return found
 
 
@@ -97,11 +97,12 @@ def test_a_winner_that_breaks_the_limit_in_a_later_block_is_not_promoted(make_be
 
 
 def test_fewer_pairs_than_the_least_publish_no_ratio(make_bench):
-    class DefaultFails(FailsAt):
+    class DefaultGivesNoRate(FailsAt):
         archive, first = "files", CONFIRM_PAIRS_MIN - 1
+        failure = Failure(kind="senseless", phase="measure", message="the rate was no number")
 
     space = {"batch_size": [32], "num_workers": [0], "cache": ["none"], "archive": ["files", "npy"]}
-    summary = make_bench(npy_is_faster, noise=0.01, space=space, runner_class=DefaultFails).run()
+    summary = make_bench(npy_is_faster, noise=0.01, space=space, runner_class=DefaultGivesNoRate).run()
     assert summary.outcome == "undecided"
     assert summary.ratio is None
 

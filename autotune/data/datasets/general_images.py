@@ -1,0 +1,179 @@
+"""Photographs in a folder as training takes them: one size, normalised, with a label from their folder."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from autotune.data.datasets.base import BaseDataset
+from autotune.data.datasets.broken import OnBroken
+from autotune.data.datasets.image_decoders import decode_image
+from autotune.data.datasets.images import ImageFilesDataset
+from autotune.data.datasets.windows import Size
+from autotune.data.extras import needed
+from autotune.data.modes import LoadingMode
+from autotune.data.stages import Raw
+from autotune.errors import SpecError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean of red, green and blue over ImageNet, in 0 to 1."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation of red, green and blue over ImageNet, in 0 to 1."""
+
+
+class ImageDataset(BaseDataset, ImageFilesDataset):  # type: ignore[misc]  # how many names each leaves out
+    """The images of a folder with the number of their class folder.
+
+    A sample is `(image, target)`: float32 `(3, H, W)` and an int64 tensor without dimensions. By default an image is
+    resized to `image_size` (bilinear with antialiasing, the shape not kept), scaled to 0 to 1 and normalised. A
+    `transform` takes the place of all three: it gets an upright RGB image of `PIL` at its own size, as the transforms
+    of torchvision and others expect it, and what it gives is the first part of the sample.
+
+    `cache_size` keeps decoded images as uint8, a quarter of what samples take. Loading modes and broken files are
+    those of `BaseDataset`; classes and decoders those of `ImageFilesDataset`.
+
+    Args:
+        data_path: Folder of images, in class folders or without; or one image.
+        image_size: Height and width, or one number for a square.
+        transform: Takes the place of resizing and normalising.
+        loading_mode: How samples come into memory.
+        cache_size: Images that `LAZY` keeps in each process, the ones used last.
+        target_transform: Applied to the target.
+        mean: Mean of red, green and blue, in 0 to 1.
+        std: Standard deviation of red, green and blue, in 0 to 1.
+        decoder: One of `image_decoders.DECODERS`.
+        on_broken: What becomes of an image that cannot be read.
+        memory_limit_bytes: Most bytes that `EAGER` and `CACHED` keep.
+        seed: Seed of what is random in the transforms.
+
+    Attributes:
+        image_size: Height and width; None with a transform of the caller's own.
+
+    Raises:
+        DatasetError: The folder is missing or holds no image.
+        SpecError: A setting breaks its rule.
+    """
+
+    part_names = ("image", "label.cls")
+
+    def __init__(  # noqa: PLR0917  # the documented order
+        self,
+        data_path: str | os.PathLike[str],
+        image_size: Size = (224, 224),
+        transform: Callable[[Any], Any] | None = None,
+        loading_mode: LoadingMode | str = LoadingMode.LAZY,
+        cache_size: int = 1000,
+        *,
+        target_transform: Callable[[Any], Any] | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        decoder: str = "pil",
+        on_broken: OnBroken = "raise",
+        memory_limit_bytes: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        paths, labels, classes = _labelled_images(Path(data_path).expanduser())
+        size = image_size if transform is None else None
+        ImageFilesDataset.__init__(self, paths, labels, size=size, classes=classes, decoder=decoder)
+        self.image_size = self.size
+        self.mean, self.std = _channels(mean, "mean"), _channels(std, "std")
+        if min(self.std) <= 0:
+            raise SpecError(f"std must be above 0 for every channel, got {std!r}")
+        BaseDataset.__init__(
+            self,
+            data_path,
+            transform,
+            target_transform,
+            loading_mode,
+            cache_size=cache_size,
+            on_broken=on_broken,
+            memory_limit_bytes=memory_limit_bytes,
+            seed=seed,
+        )
+
+    def __len__(self) -> int:
+        return ImageFilesDataset.__len__(self)
+
+    def path_of(self, index: int) -> str:
+        """Give the path of the image behind a sample."""
+        return ImageFilesDataset.path_of(self, index)
+
+    source_paths = ImageFilesDataset.source_paths
+
+    def with_decoder(self, name: str) -> Self:
+        """Give a copy that decodes otherwise and keeps nothing by itself.
+
+        Raises:
+            SpecError: The decoder is not offered.
+        """
+        return super().with_decoder(name).unkept()
+
+    def load(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read one image as uint8 `(3, H, W)`, with its label."""
+        return self._pixels(self.read(index))
+
+    def finish(self, kept: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalise an image, unless a transform is to get it as it is."""
+        image, target = kept
+        return (image if self.transform is not None else self._normalised(image)), target
+
+    def decode(self, raw: Raw) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]  # the label is a tensor
+        """Turn the bytes of a file and its label into a sample before the transforms."""
+        return self.finish(self._pixels(raw))
+
+    def transformed(self, sample: Any) -> Any:
+        """Apply the transforms, to the image as `PIL` has it."""
+        if self.transform is None:
+            return super().transformed(sample)
+        needed("PIL", "a transform of images")
+        pixels = sample[0].permute(1, 2, 0).contiguous().numpy()
+        return super().transformed((importlib.import_module("PIL.Image").fromarray(pixels), sample[1]))
+
+    def sample_structure(self) -> str | None:
+        """Declare the structure of a sample, where no transform of the caller's own makes it."""
+        if self.size is None or self.augments_samples:
+            return None
+        return f"(float32[3,{self.size[0]},{self.size[1]}], int64[])"
+
+    def _pixels(self, raw: Raw) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels = decode_image(bytes(raw[0]), self.decoder, self.size)
+        return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.tensor(int(bytes(raw[1])))
+
+    def _normalised(self, image: torch.Tensor) -> torch.Tensor:
+        # By numpy, in one thread: torch's own are many times slower where cores are busy.
+        pixels = image.numpy()
+        made = np.empty(pixels.shape, dtype=np.float32)
+        for channel, values, mean, std in zip(made, pixels, self.mean, self.std, strict=True):
+            np.multiply(values, np.float32(1 / (255 * std)), out=channel)
+            np.subtract(channel, np.float32(mean / std), out=channel)
+        return torch.from_numpy(made)
+
+
+def _labelled_images(path: Path) -> tuple[list[str], list[int], tuple[str, ...]]:
+    """Give the images of a folder, their labels and the names of these."""
+    if path.is_file():
+        return [str(path)], [0], ()
+    found = ImageFilesDataset.from_folder(path)
+    paths = list(found.source_paths())
+    if not found.classes:
+        return paths, [0] * len(paths), ()
+    numbers = {name: number for number, name in enumerate(found.classes)}
+    root = Path(os.path.abspath(path))  # noqa: PTH100  # as the paths were made whole: resolve() would follow links
+    return paths, [numbers[Path(one).relative_to(root).parts[0]] for one in paths], found.classes
+
+
+def _channels(values: Sequence[float], name: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{name} has three numbers, for red, green and blue, got {values!r}") from error
+    return red, green, blue
+
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ImageDataset"]

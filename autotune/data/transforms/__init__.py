@@ -1,0 +1,1 @@
+"""What is done to samples between the file and the batch."""
