@@ -30,8 +30,9 @@ from typing import Any
 from data_systems_report import write_records
 from rich.console import Console
 from rivals_blocks import RunFailedError, ask
+from rivals_contenders import places_in
 
-from autotune.compose import places, tune_study
+from autotune.compose import tune_study
 from autotune.home import lock_file
 from autotune.machine import installed_versions, machine_facts
 from autotune.spec import LoaderConfig, StudySpec
@@ -152,7 +153,7 @@ class Benchmark:
             spec = study_of(system, self._options.tuning_seconds, self._options.seed)
             home = self._work / "homes" / system.study
             home.mkdir(parents=True)
-            at = places(home, environ={})
+            at = places_in(home)
             self._console.print(f"{system.study}: tuning for {self._options.tuning_seconds:g} s", style="dim")
             started_s = time.monotonic()
             summary = tune_study(spec, at=at)
