@@ -72,6 +72,9 @@ TIME_CAP_MIN_S = 0.5
 """Windows are not cut below this for any budget."""
 PROCESS_S = 0.7
 """What a run costs beside its windows, in seconds, for the first guess of how much time later phases need."""
+PREPARATION_SHARE = 0.5
+"""Part of the time budget that building and filling may take for one configuration, over all the runs that it needs to
+be handed out: more leaves too little for what it is compared with."""
 SEARCH_TRIALS_MIN = 3
 """Trials that even the shortest budget pays for: the default and the two best guesses."""
 PROCESS_RUNS_MAX = 130
@@ -83,6 +86,8 @@ SEARCH_TRIALS_MAX = 43
 
 ESTIMATES_FIRST = 4
 """Configurations that the estimate puts first, each of another way to store samples."""
+CLIMBED_FROM = 2
+"""Places to read from beside whose best configuration the neighbouring batch sizes are tried."""
 HEADROOM_REACHED_SHARE = 0.97
 """Share of the bound from which nothing is to gain: the rest is within what a decision can tell."""
 HEADROOM_WORTH_SHOWING_SHARE = 0.93
@@ -131,6 +136,9 @@ CONFIRM_PAIRS_MIN = 3
 CONFIRM_PAIRS_WANTED = 5
 """Pairs that the budget keeps time for: with three, the t distribution makes the interval twice as wide as with five,
 and a step that differs by 12 % from run to run hid a gain of 40 % in it."""
+PLAIN_GAIN_RATIO = 2.0
+"""Gain seen in the search from which the time for the fewest pairs is enough: their interval reaches down to about two
+thirds of the ratio where runs differ by 12 %. The time that this saves tells the best apart from each other."""
 CONFIRM_PAIRS_MAX = 10
 """Pairs after which more hardly narrow the interval."""
 PROMOTE_RATIO = 1.01

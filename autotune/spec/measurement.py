@@ -169,6 +169,7 @@ FailureKind = Literal[
     "shared_memory",
     "file_descriptors",
     "disk_space",
+    "budget",
     "unmeasurable",
     "timed_out",
     "crashed",
@@ -182,7 +183,7 @@ FailureKind = Literal[
 ]
 
 LIMIT_KINDS: frozenset[FailureKind] = frozenset(
-    {"device_memory", "host_memory", "shared_memory", "file_descriptors", "disk_space", "unmeasurable"}
+    {"device_memory", "host_memory", "shared_memory", "file_descriptors", "disk_space", "budget", "unmeasurable"}
 )
 """Failures that say that a limit was passed: infeasible. All others are failed."""
 

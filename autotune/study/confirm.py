@@ -104,6 +104,11 @@ class Confirm:
         defaults = dict.fromkeys(self._default(record.config) for record in self.ledger.ranked())
         return next((config for config in defaults if self._keeps_limits(config)), None)
 
+    def kept(self) -> LoaderConfig | None:
+        """Give the fastest of those that were tried apart from the defaults and kept their limits; None without one."""
+        ranked = [record.config for record in self.ledger.ranked()]
+        return next((one for one in ranked if self._verified.get(one) and one != self._default(one)), None)
+
     def _broken(self, blocks: Blocks, config: LoaderConfig) -> bool:
         """Tell whether a run in the blocks shows that a configuration must not be handed out, and remember it."""
         failed = next((run for run in blocks.records(config) if disqualifies(run)), None)

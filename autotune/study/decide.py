@@ -26,11 +26,13 @@ class Evidence:
     Attributes:
         guesses: Estimates and bounds.
         safe_default: PyTorch's default where it was verified to keep its limits; None where nothing was.
+        kept: What was verified to keep its limits apart from the defaults; None where nothing was.
         notes: What the phases came to, a sentence each.
     """
 
     guesses: Guesses
     safe_default: LoaderConfig | None = None
+    kept: LoaderConfig | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -129,8 +131,16 @@ def _without_rival(setting: Setting, ledger: Ledger, deployed: LoaderConfig | No
     accelerated = setting.inspection.machine.has_accelerator
     smallest = LoaderConfig.torch_default(min(setting.space.dimensions.batch_size))
     default = evidence.safe_default or smallest.canonical(has_accelerator=accelerated)
-    if evidence.safe_default is None:
-        outcome: Outcome = "nothing_feasible"
+    config = default
+    if evidence.safe_default is None and evidence.kept is not None:
+        outcome: Outcome = "undecided"
+        config = evidence.kept
+        why = (
+            f"{config.label()} kept its limits, the PyTorch default broke them at every batch size that was tried, "
+            "so there is nothing to compare with"
+        )
+    elif evidence.safe_default is None:
+        outcome = "nothing_feasible"
         why = "no configuration passed the limits; raise memory_limit or allow smaller batches"
     else:
         outcome = "nothing_to_gain" if not setting.space.points - ledger.known() else "undecided"
@@ -138,7 +148,7 @@ def _without_rival(setting: Setting, ledger: Ledger, deployed: LoaderConfig | No
     return Decision(
         **_circumstances(setting),
         outcome=outcome,
-        config=deployed if deployed and outcome != "nothing_feasible" else default,
+        config=deployed if deployed and outcome != "nothing_feasible" else config,
         default=default,
         notes=evidence.notes,
         why=why,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autotune.constants import EQUIVALENCE_SHARE, ESTIMATES_FIRST, EXPECTED_FROM_TRIALS
+from autotune.constants import CLIMBED_FROM, EQUIVALENCE_SHARE, ESTIMATES_FIRST, EXPECTED_FROM_TRIALS
 from autotune.space import Space, estimate
+from autotune.space.priors import REFERENCE_BATCH_SIZE
 from autotune.spec import Bottleneck, LoaderConfig, Profile
-from autotune.study.memory import MemoryModel
+from autotune.study.forecast import Forecast
 from autotune.study.surrogate import Surrogate
 
 
@@ -17,13 +18,13 @@ class Guesses:
     Args:
         space: The space.
         profile: What the probe found; None without one, and then nothing is estimated.
-        memory: What each configuration will need.
+        forecast: Which limit each configuration will break.
     """
 
-    def __init__(self, space: Space, profile: Profile | None, memory: MemoryModel) -> None:
+    def __init__(self, space: Space, profile: Profile | None, forecast: Forecast) -> None:
         self._space = space
         self._profile = profile
-        self._memory = memory
+        self._forecast = forecast
         self.points = sorted(space.points, key=LoaderConfig.label)
         self.rates: dict[LoaderConfig, float] = {}
         if profile is not None:
@@ -32,15 +33,15 @@ class Guesses:
         self._surrogate = Surrogate(self.points, self.rates)
 
     def first(self) -> list[LoaderConfig]:
-        """Give the best few by the estimate, each of another way to store samples, the best one first.
+        """Give the best few by the estimate, each reading from another place, the best one first.
 
         Beside the best one stands the cheapest that should be as fast: where the step is the bottleneck most are,
-        and the one with the fewest workers is wanted.
+        and the one with the fewest workers is wanted. Batch sizes beyond those that the probe took are left to the
+        search: at the edge of the memory limit a guess costs several runs, if only its default breaks it.
         """
         if not self.rates:
             return []
-        possible = [config for config in self.points if self._memory.breach(config) is None]
-        ranked = sorted(possible, key=lambda config: -self.rates[config])
+        ranked = sorted((config for config in self.points if self._is_safe(config)), key=self._rank)
         if not ranked:
             return []
         best = self.rates[ranked[0]]
@@ -49,14 +50,22 @@ class Guesses:
         for config in ranked:
             if len(set(chosen)) >= ESTIMATES_FIRST + 1:
                 break
-            if _storage(config) not in {_storage(other) for other in chosen}:
+            if _source(config) not in {_source(other) for other in chosen}:
                 chosen.append(config)
         return list(dict.fromkeys(chosen))
+
+    def _is_safe(self, config: LoaderConfig) -> bool:
+        sizes = [bound.batch_size for bound in self._profile.bounds] if self._profile else []
+        return config.batch_size <= max(sizes, default=config.batch_size) and self._forecast.breach(config) is None
+
+    def _rank(self, config: LoaderConfig) -> tuple[float, int, tuple[int, int, int, str]]:
+        """Order by the estimate; what it holds for equal by how near the batch size is to the usual one, and cost."""
+        return -self.rates[config], abs(config.batch_size - REFERENCE_BATCH_SIZE), _cheapness(config)
 
     def promising(self, rates: Mapping[LoaderConfig, float]) -> tuple[LoaderConfig | None, float] | None:
         """Give the unmeasured configuration that is expected to gain most over the best one, and that share.
 
-        What will break a memory limit is passed over; where nothing else is left there is no configuration.
+        What will break a limit is passed over; where nothing else is left there is no configuration.
 
         Args:
             rates: What was measured, in samples/s.
@@ -68,9 +77,29 @@ class Guesses:
             return None
         gains = self._surrogate.gains(rates)
         for config in sorted(gains, key=lambda config: -gains[config]):
-            if self._memory.breach(config) is None:
+            if self._forecast.breach(config) is None:
                 return config, gains[config]
         return None, 0.0
+
+    def neighbours(self, rates: Mapping[LoaderConfig, float]) -> list[LoaderConfig]:
+        """Give what was not measured yet one batch size beside the best, and beside the best from another place.
+
+        A probe tells places apart, but hardly batch sizes: where a batch outgrows what the allocator keeps, or the
+        processor's caches, a rate breaks down by half from one size to the next.
+
+        Args:
+            rates: What was measured, in samples/s.
+        """
+        best: dict[tuple[object, ...], LoaderConfig] = {}
+        for config in sorted(rates, key=lambda config: -rates[config]):
+            best.setdefault(_source(config), config)
+        sizes = sorted(self._space.dimensions.batch_size)
+        found = []
+        for config in list(best.values())[:CLIMBED_FROM]:
+            place = sizes.index(config.batch_size) if config.batch_size in sizes else 0
+            beside = (config.replace(batch_size=size) for size in sizes[max(0, place - 1) : place + 2])
+            found += [one for one in beside if one not in rates and self._forecast.breach(one) is None]
+        return [config for config in found if config in self._space.points]
 
     def highest_bound(self) -> float | None:
         """Give the rate that no loader can exceed at any possible batch size; None without a probe."""
@@ -84,7 +113,7 @@ class Guesses:
             size: bound
             for size, bound in found.items()
             if bound is not None
-            and self._memory.breach(LoaderConfig.torch_default(size).canonical(has_accelerator=accelerated)) is None
+            and self._forecast.breach(LoaderConfig.torch_default(size).canonical(has_accelerator=accelerated)) is None
         }
 
     def bound(self, batch_size: int) -> float | None:
@@ -109,5 +138,8 @@ def _cheapness(config: LoaderConfig) -> tuple[int, int, int, str]:
     return config.num_workers, int(config.cache != "none"), int(config.archive != "files"), config.label()
 
 
-def _storage(config: LoaderConfig) -> tuple[object, ...]:
+def _source(config: LoaderConfig) -> tuple[object, ...]:
+    """Name where samples come from once the first epoch is over: what lies under a full cache no longer matters."""
+    if config.cache != "none" and config.cache_fraction == 1:
+        return config.cache, config.num_workers > 0
     return config.archive, config.stored, config.cache, config.num_workers > 0

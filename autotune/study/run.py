@@ -8,7 +8,9 @@ from statistics import fmean, median
 import optuna
 
 from autotune.constants import (
+    CONFIRM_PAIRS_MIN,
     CONFIRM_PAIRS_WANTED,
+    PLAIN_GAIN_RATIO,
     PROBE_BATCH_SIZES,
     PROCESS_S,
     RACE_BLOCKS_MIN,
@@ -24,9 +26,11 @@ from autotune.study.choose import choose
 from autotune.study.confirm import Confirm
 from autotune.study.decide import Evidence, decide, decide_at_bound
 from autotune.study.earlier import deployed_config, interrupted_records, known_records
+from autotune.study.forecast import Forecast
 from autotune.study.guesses import Guesses
 from autotune.study.ledger import Ledger
 from autotune.study.memory import MemoryModel
+from autotune.study.preparation import Preparation
 from autotune.study.race import Race, Raced, entrants
 from autotune.study.runs import Runs
 from autotune.study.search import Search, is_predicted
@@ -90,30 +94,42 @@ class _Phases:
         """Go through the phases to a decision."""
         setting, ledger = self._setting, self._runs.ledger
         profile = self._probe()
-        memory = self._memory(profile)
-        guesses = Guesses(setting.space, profile, memory)
+        forecast = self._forecast(profile)
+        guesses = Guesses(setting.space, profile, forecast)
         if found := default_at_bound(self._runs, guesses):
             return decide_at_bound(setting, found, guesses=guesses)
-        self._search(guesses, memory)
+        self._search(guesses, forecast)
         raced = self._race()
         candidates = self._candidates(raced)
         self._runs.begin("confirm", "the choice against the PyTorch default, in fresh interleaved pairs")
         confirm = Confirm(self._runs)
         confirmed = confirm.run(candidates, self._deployed)
         safe = None if confirmed else confirm.safe_default()
-        evidence = Evidence(guesses=guesses, safe_default=safe, notes=tuple(self._notes))
+        kept = None if confirmed else confirm.kept()
+        evidence = Evidence(guesses=guesses, safe_default=safe, kept=kept, notes=tuple(self._notes))
         return decide(setting, ledger, confirmed, self._deployed, evidence=evidence)
 
-    def _memory(self, profile: Profile | None) -> MemoryModel:
+    def _forecast(self, profile: Profile | None) -> Forecast:
         setting, ledger = self._setting, self._runs.ledger
-        known = [*ledger.ranked(), *ledger.failures()]
-        return MemoryModel(setting.inspection, limit_bytes=setting.memory_limit_bytes, profile=profile, records=known)
+        length = setting.inspection.dataset.length
+        forecast = Forecast(
+            memory=MemoryModel(setting.inspection, limit_bytes=setting.memory_limit_bytes, profile=profile),
+            preparation=Preparation(
+                setting.space,
+                profile,
+                budget_s=setting.spec.budget.time_s,
+                samples=min(length, setting.spec.subset or length) if length else None,
+            ),
+        )
+        for record in (*ledger.ranked(), *ledger.failures()):
+            forecast.learn(record)
+        return forecast
 
     def _probe(self) -> Profile | None:
         """Look at where the time goes; a study without that knowledge still searches."""
-        setting, memory = self._setting, self._memory(None)
+        setting, forecast = self._setting, self._forecast(None)
         sizes = setting.space.dimensions.batch_size
-        possible = [size for size in sizes if memory.breach(LoaderConfig.torch_default(size)) is None]
+        possible = [size for size in sizes if forecast.breach(LoaderConfig.torch_default(size)) is None]
         if not possible:
             return None
         self._runs.begin("probe", "where the time and memory of a batch go, in one process")
@@ -124,10 +140,10 @@ class _Phases:
         setting.notify("on_profile", found)
         return found
 
-    def _search(self, guesses: Guesses, memory: MemoryModel) -> None:
+    def _search(self, guesses: Guesses, forecast: Forecast) -> None:
         setting, ledger = self._setting, self._runs.ledger
         self._runs.begin("search", f"{len(setting.space.points)} configurations are possible")
-        search = Search(self._runs, self._study, guesses, memory)
+        search = Search(self._runs, self._study, guesses, forecast)
         deployed = [self._deployed] if self._deployed else []
         search.enqueue([LoaderConfig.torch_default(REFERENCE_BATCH_SIZE), *deployed])
         reason = search.run(
@@ -137,6 +153,11 @@ class _Phases:
         )
         tried = len(ledger.known())
         self._notes.append(f"search: {tried} of {len(setting.space.points)} configurations; it ended because {reason}")
+        if left_out := forecast.preparation.left_out():
+            self._notes.append(
+                f"{len(left_out)} configurations were left out, as building archives or filling caches for them alone "
+                "would take too much of the budget; a longer one lets them in, or measuring on a subset"
+            )
 
     def _race(self) -> Raced | None:
         """Race the best of the search as far as the time allows; None where it allows no race."""
@@ -171,8 +192,17 @@ class _Phases:
 
     def _confirm_s(self) -> float:
         """Give the time that is kept for the confirm phase: its share, at least what verifying and its pairs need."""
-        wanted_s = 2 * (CONFIRM_PAIRS_WANTED + 1) * self._run_s("confirm")
+        pairs = CONFIRM_PAIRS_MIN if self._gain_seen() >= PLAIN_GAIN_RATIO else CONFIRM_PAIRS_WANTED
+        wanted_s = 2 * (pairs + 1) * self._run_s("confirm")
         return max((1 - SEARCH_SHARE - RACE_SHARE) * self._setting.spec.budget.time_s, wanted_s)
+
+    def _gain_seen(self) -> float:
+        """Give the best rate of the search over PyTorch's default at batch size 32; 1 where none is known."""
+        default = self._runs.ledger.get(self._setting.space.nearest(LoaderConfig.torch_default(REFERENCE_BATCH_SIZE)))
+        best = self._runs.ledger.best()
+        if default is None or default.measurement is None or best is None or best.measurement is None:
+            return 1.0
+        return best.measurement.samples_per_s / default.measurement.samples_per_s
 
     def _search_s(self) -> float:
         """Give the search's part of the time: short budgets shrink it first."""

@@ -18,8 +18,8 @@ from autotune.constants import (
 )
 from autotune.space import PRIORS
 from autotune.spec import LoaderConfig, TrialRecord
+from autotune.study.forecast import Forecast
 from autotune.study.guesses import Guesses
-from autotune.study.memory import MemoryModel
 from autotune.study.optuna_store import KEY
 from autotune.study.race import disqualifies
 from autotune.study.runs import Runs
@@ -33,16 +33,16 @@ class Search:
         runs: Measures, keeps and tells.
         study: Its Optuna study.
         guesses: What the probe lets expect of each configuration.
-        memory: What each will need.
+        forecast: Which limit each will break.
     """
 
-    def __init__(self, runs: Runs, study: optuna.Study, guesses: Guesses, memory: MemoryModel) -> None:
+    def __init__(self, runs: Runs, study: optuna.Study, guesses: Guesses, forecast: Forecast) -> None:
         self.runs = runs
         self.setting = runs.setting
         self.study = study
         self.ledger = runs.ledger
         self.guesses = guesses
-        self.memory = memory
+        self.forecast = forecast
         self._random = random.Random(self.setting.spec.seed)  # noqa: S311 (no secret)
         self._repeats = 0
 
@@ -83,6 +83,7 @@ class Search:
         setting, done = self.setting, 0
         limit = min(setting.spec.budget.trials or SEARCH_TRIALS_MAX, PROCESS_RUNS_MAX)
         while setting.space.points - self.ledger.known():
+            self._climb()
             if spent + done >= limit:
                 return f"its {limit} trials are used up"
             if done >= least_trials:
@@ -109,8 +110,21 @@ class Search:
     def _queued(self) -> bool:
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
+    def _climb(self) -> None:
+        """Queue the neighbours of the best once nothing else is queued, until the best has none left."""
+        if self._queued() or not self.ledger.known():
+            return
+        known = self.ledger.known()
+        for config in self.guesses.neighbours(self._rates()):
+            choices = self.setting.space.choices_of(config)
+            if config not in known and choices is not None:
+                self.study.enqueue_trial(choices, user_attrs={"autotune:prior": "neighbour"})
+
+    def _rates(self) -> dict[LoaderConfig, float]:
+        return {record.config: self.ledger.worth(record) for record in self.ledger.ranked()}
+
     def _promising(self) -> tuple[LoaderConfig | None, float] | None:
-        return self.guesses.promising({record.config: self.ledger.worth(record) for record in self.ledger.ranked()})
+        return self.guesses.promising(self._rates())
 
     def _one(self) -> int:
         """Run one proposal; gives 1 where a process was spent on it."""
@@ -124,7 +138,7 @@ class Search:
         record = self._measure(trial, config)
         self.setting.store.save_record(record)
         self.ledger.add(record)
-        self.memory.learn(record)
+        self.forecast.learn(record)
         if not is_predicted(record):
             self.runs.records.append(record)
         self._tell(trial, record)
@@ -135,7 +149,7 @@ class Search:
         setting = self.setting
         request = setting.request(config, phase="search", number=trial.number, incumbent=self.ledger.best())
         trial.set_user_attr(KEY, request.key)
-        breach = self.memory.breach(config)
+        breach = self.forecast.breach(config)
         if breach is None:
             record = setting.runner.run(request)
             if disqualifies(record) or record.measurement is not None:

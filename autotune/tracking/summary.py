@@ -17,7 +17,7 @@ from autotune.units import format_bytes, format_difference, format_rate, format_
 _HEADLINES: Mapping[Outcome, tuple[str, str]] = {
     "gain": ("faster than the PyTorch default, beyond noise", "bold green"),
     "nothing_to_gain": ("nothing to gain: the default is as fast as anything that was tried", "bold cyan"),
-    "undecided": ("undecided: the difference cannot be told from noise within this budget", "bold yellow"),
+    "undecided": ("undecided: within this budget no gain over the PyTorch default can be shown", "bold yellow"),
     "nothing_feasible": ("nothing feasible: no configuration kept within the limits", "bold red"),
 }
 
@@ -39,7 +39,8 @@ def summary_table(summary: StudySummary) -> RenderableType:
     for label, value in _rows(summary):
         table.add_row(label, escape(value))
     parts: list[RenderableType] = [headline, Padding(table, (1, 0, 1, 2))]
-    sentences = [sentence for sentence in (summary.why, _IS_IT_NOISE[summary.outcome]) if sentence]
+    noise = _IS_IT_NOISE[summary.outcome] if summary.ratio else ""
+    sentences = [sentence for sentence in (summary.why, noise) if sentence]
     parts += [Padding(Text(sentence), (0, 0, 0, 2)) for sentence in sentences]
     parts += [Padding(Text(f"- {note}", style="dim"), (0, 0, 0, 2)) for note in summary.notes]
     return Group(*parts)

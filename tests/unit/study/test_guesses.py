@@ -8,8 +8,10 @@ from study_records import DATASET, MACHINE
 
 from autotune.space import Space
 from autotune.spec import Bound, Inspection, Line, LoaderConfig, Profile, SpaceSpec
+from autotune.study.forecast import Forecast
 from autotune.study.guesses import Guesses
 from autotune.study.memory import MemoryModel
+from autotune.study.preparation import Preparation
 from autotune.study.surrogate import Surrogate
 from autotune.units import GIB, KIB
 
@@ -25,8 +27,12 @@ DECODING = Profile(
 )  # fmt: skip
 
 
-def guessed(profile, limit_bytes=GIB):
-    return Guesses(SPACE, profile, MemoryModel(INSPECTION, limit_bytes=limit_bytes, profile=profile))
+def guessed(profile, limit_bytes=GIB, budget_s=3600.0):
+    memory = MemoryModel(INSPECTION, limit_bytes=limit_bytes, profile=profile)
+    forecast = Forecast(
+        memory=memory, preparation=Preparation(SPACE, profile, budget_s=budget_s, samples=DATASET.length)
+    )
+    return Guesses(SPACE, profile, forecast)
 
 
 def test_without_a_probe_nothing_is_guessed():
@@ -41,7 +47,7 @@ def test_the_best_guess_comes_first_and_others_store_samples_in_other_ways():
     first = guesses.first()
     assert guesses.rates[first[0]] == max(guesses.rates.values())
     ways = {(one.archive, one.cache, one.num_workers > 0) for one in first}
-    assert len(ways) >= 4
+    assert len(ways) >= 3
     assert len(first) <= 6
 
 
@@ -50,6 +56,57 @@ def test_where_the_step_decides_the_cheapest_comes_among_the_first():
     cheapest = LoaderConfig.torch_default(64).canonical(has_accelerator=False)
     first = guessed(slow_step).first()[:2]
     assert any(one.replace(batch_size=64) == cheapest for one in first)
+
+
+def test_the_best_few_read_from_different_places_once_the_first_epoch_is_over():
+    first = guessed(DECODING).first()[1:]  # the best one and the cheapest of those as fast may read from one place
+    places = [one.cache if one.cache_fraction == 1 else (one.archive, one.stored, one.cache) for one in first]
+    kinds = [(place, one.num_workers > 0) for place, one in zip(places, first, strict=True)]
+    assert len(kinds) == len(set(kinds))
+
+
+def test_batch_sizes_beyond_those_that_the_probe_took_are_left_to_the_search():
+    growing = DECODING.replace(gather=Line(fixed=1e-3), collate=Line(fixed=1e-3))
+    short = growing.replace(bounds=(Bound(batch_size=16, samples_per_s=1e3), Bound(batch_size=32, samples_per_s=2e3)))
+    assert 64 in {one.batch_size for one in guessed(growing).first()}
+    assert {one.batch_size for one in guessed(short).first()} <= {16, 32}
+
+
+def test_what_takes_too_much_of_the_budget_to_prepare_is_no_guess():
+    # 600 samples of 2 ms fill a memory cache in 1.2 s, five times over; an archive is built once, and fills it faster
+    def cached_files(guesses):
+        return [one for one in guesses.first() if one.cache == "memory" and one.archive == "files"]
+
+    assert cached_files(guessed(DECODING))
+    assert not cached_files(guessed(DECODING, budget_s=2.0))
+
+
+def test_of_sizes_that_the_estimate_holds_for_equal_the_usual_one_comes_first():
+    even = DECODING.replace(collate=Line(), send=Line(fixed=1.0), hand_over=Line())
+    guesses = guessed(even)
+    best = guesses.first()[0]
+    assert len({guesses.rates[one] for one in guesses.points if one.replace(batch_size=32) == best}) == 1
+    assert best.batch_size == 32
+
+
+def test_neighbours_are_one_batch_size_beside_the_best_of_the_two_best_places():
+    guesses = guessed(DECODING)
+    cached = LoaderConfig(batch_size=32, num_workers=0, cache="memory", cache_fraction=1.0)
+    points = {one.label(): one for one in guesses.points}
+    plain = next(one for one in guesses.points if (one.batch_size, one.num_workers, one.archive) == (16, 0, "npy"))
+    slow = next(one for one in guesses.points if (one.batch_size, one.num_workers, one.archive) == (64, 2, "files"))
+    cached = points[cached.canonical(has_accelerator=False).label()]
+    found = guesses.neighbours({cached: 300.0, plain: 200.0, slow: 10.0})
+    assert {one.batch_size for one in found if one.replace(batch_size=32) == cached} == {16, 64}
+    assert {one.batch_size for one in found if one.replace(batch_size=16) == plain} == {32}
+    assert len(found) == 3
+    assert guesses.neighbours({}) == []
+
+
+def test_a_neighbour_that_will_break_the_memory_limit_is_none():
+    small = guessed(DECODING, limit_bytes=60 * KIB)
+    best = next(one for one in small.points if (one.batch_size, one.num_workers, one.archive) == (32, 0, "files"))
+    assert {one.batch_size for one in small.neighbours({best: 1.0})} == {16}
 
 
 def test_the_highest_bound_is_over_all_batch_sizes_of_the_space():

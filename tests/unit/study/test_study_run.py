@@ -175,6 +175,20 @@ def test_a_default_that_breaks_its_limit_in_the_confirm_phase_is_not_handed_out(
     assert bench.run().best.batch_size == 32
 
 
+def test_what_keeps_its_limits_is_handed_out_where_the_default_breaks_them_at_every_size(make_bench):
+    def rates(config):
+        return OVER if config.num_workers == 0 else (100.0 + config.num_workers,)
+
+    bench = make_bench(rates)
+    summary = bench.run()
+    assert summary.outcome == "undecided"
+    assert summary.best.num_workers > 0
+    assert summary.ratio is None
+    assert "the PyTorch default broke them at every batch size that was tried" in summary.why
+    (decision,) = bench.store.decisions("s")
+    assert decision.config == summary.best
+
+
 # What costs no process
 
 

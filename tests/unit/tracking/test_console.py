@@ -125,7 +125,11 @@ def test_summary_has_rates_ratio_memory_headroom_trials_and_reasons(summary):
 @pytest.mark.parametrize(
     ("outcome", "words", "not_words"),
     [
-        ("undecided", ("cannot be told from noise", "a larger budget narrows it"), "nothing to gain"),
+        (
+            "undecided",
+            ("no gain over the PyTorch default can be shown", "a larger budget narrows it"),
+            "nothing to gain",
+        ),
         ("nothing_to_gain", ("the default is as fast", "below a gain that would be worth"), "noise"),
         ("nothing_feasible", ("no configuration kept within the limits",), "noise"),
     ],
