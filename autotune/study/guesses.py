@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autotune.constants import CLIMBED_FROM, EQUIVALENCE_SHARE, ESTIMATES_FIRST, EXPECTED_FROM_TRIALS
+from autotune.constants import (
+    CLIMBED_FROM,
+    EQUIVALENCE_SHARE,
+    ESTIMATES_FIRST,
+    EXPECTED_FROM_TRIALS,
+    GUESS_SHARE,
+)
 from autotune.space import Space, estimate
 from autotune.space.priors import REFERENCE_BATCH_SIZE
 from autotune.spec import Bottleneck, LoaderConfig, Profile
@@ -26,6 +32,7 @@ class Guesses:
         self._profile = profile
         self._forecast = forecast
         self.points = sorted(space.points, key=LoaderConfig.label)
+        self._largest_fraction = max((config.cache_fraction or 0.0 for config in self.points), default=0.0)
         self.rates: dict[LoaderConfig, float] = {}
         if profile is not None:
             found = {config: estimate(config, profile, space.inspection) for config in self.points}
@@ -46,9 +53,11 @@ class Guesses:
             return []
         best = self.rates[ranked[0]]
         equal = [config for config in ranked if self.rates[config] >= best * (1 - EQUIVALENCE_SHARE)]
-        chosen = [ranked[0], min(equal, key=_cheapness)]
+        chosen = [ranked[0], min(equal, key=_cost)]
         for config in ranked:
             if len(set(chosen)) >= ESTIMATES_FIRST + 1:
+                break
+            if self.rates[config] < GUESS_SHARE * best:
                 break
             if _source(config) not in {_source(other) for other in chosen}:
                 chosen.append(config)
@@ -56,11 +65,15 @@ class Guesses:
 
     def _is_safe(self, config: LoaderConfig) -> bool:
         sizes = [bound.batch_size for bound in self._profile.bounds] if self._profile else []
-        return config.batch_size <= max(sizes, default=config.batch_size) and self._forecast.breach(config) is None
+        probed = config.batch_size <= max(sizes, default=config.batch_size)
+        # a cache of a part is a mixture, which is never faster than both that it mixes
+        mixed = config.cache_fraction is not None and config.cache_fraction < self._largest_fraction
+        return probed and not mixed and self._forecast.breach(config) is None
 
-    def _rank(self, config: LoaderConfig) -> tuple[float, int, tuple[int, int, int, str]]:
+    def _rank(self, config: LoaderConfig) -> tuple[float, int, tuple[int, int, int], str]:
         """Order by the estimate; what it holds for equal by how near the batch size is to the usual one, and cost."""
-        return -self.rates[config], abs(config.batch_size - REFERENCE_BATCH_SIZE), _cheapness(config)
+        distance = abs(config.batch_size - REFERENCE_BATCH_SIZE)
+        return -self.rates[config], distance, _cost(config), config.label()
 
     def promising(self, rates: Mapping[LoaderConfig, float]) -> tuple[LoaderConfig | None, float] | None:
         """Give the unmeasured configuration that is expected to gain most over the best one, and that share.
@@ -134,8 +147,9 @@ class Guesses:
         )
 
 
-def _cheapness(config: LoaderConfig) -> tuple[int, int, int, str]:
-    return config.num_workers, int(config.cache != "none"), int(config.archive != "files"), config.label()
+def _cost(config: LoaderConfig) -> tuple[int, int, int]:
+    """Give what a configuration takes up: workers first, then a cache, then an archive."""
+    return config.num_workers, int(config.cache != "none"), int(config.archive != "files")
 
 
 def _source(config: LoaderConfig) -> tuple[object, ...]:

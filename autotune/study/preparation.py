@@ -30,7 +30,7 @@ class Preparation:
         self._allowed_s = PREPARATION_SHARE * budget_s
         self._budget_s = budget_s
         self._samples = samples or 0
-        self._built: set[tuple[str, str]] = set()
+        self._built: set[tuple[str, str | None]] = set()
         self._prepared = [one for one in space.points if one.archive != "files" or one.cache != "none"]
         self._strict = any(self.seconds(config) <= self._allowed_s for config in self._prepared)
 

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from autotune.constants import (
     CONFIRM_PAIRS_MAX,
@@ -110,6 +111,20 @@ class Race:
                 self._judge(raced)
                 if len(raced.equivalent) == len(raced.survivors):
                     break
+        return raced
+
+    def rematch(self, racing: Sequence[LoaderConfig]) -> Raced:
+        """Run each once more, where the time allows no race, and order them by both runs.
+
+        Args:
+            racing: The entrants; their runs in the search count as a block.
+        """
+        known = {config: self._ledger.get(config) for config in racing}
+        logs = {config: [math.log(self._ledger.worth(record)) if record else None] for config, record in known.items()}
+        raced = Raced(logs=logs, survivors=list(racing), blocks=1)
+        self._block(raced)
+        raced.survivors.sort(key=lambda config: -fmean([log for log in raced.logs[config] if log is not None]))
+        raced.equivalent = raced.survivors[:1]
         return raced
 
     def _block(self, raced: Raced) -> None:

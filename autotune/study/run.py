@@ -163,7 +163,12 @@ class _Phases:
         """Race the best of the search as far as the time allows; None where it allows no race."""
         racing = entrants(self._runs.ledger)
         until_s = self._runs.started + self._setting.spec.budget.time_s - self._confirm_s()
-        racing = racing[: self._affordable(racing, until_s)]
+        best_two = racing[:2]
+        racing = racing[: self._affordable(racing, until_s, RACE_BLOCKS_MIN)]
+        if len(racing) < 2 and self._affordable(best_two, until_s, 1) == 2:
+            self._runs.begin("race", "the best two once more, as the time allows no race")
+            self._notes.append("race: the best two ran once more, as the time allowed no further blocks")
+            return Race(self._runs, seed=self._setting.spec.seed).rematch(best_two)
         if len(racing) < 2:
             self._notes.append("race: none, as fewer than two configurations were fast enough or the time was over")
             return None
@@ -210,15 +215,15 @@ class _Phases:
         race_s = max(RACE_SHARE * budget_s, 2 * RACE_BLOCKS_MIN * self._run_s("race"))
         return min(SEARCH_SHARE * budget_s, max(0.0, budget_s - self._confirm_s() - race_s))
 
-    def _affordable(self, racing: Sequence[LoaderConfig], until_s: float) -> int:
-        """Give how many entrants the fewest blocks can be run with."""
+    def _affordable(self, racing: Sequence[LoaderConfig], until_s: float, blocks: int) -> int:
+        """Give how many entrants a number of blocks can be run with."""
         known = [self._runs.ledger.get(config) for config in racing]
         walls = [_wall_s(record) for record in known if record and record.measurement]
         if not walls:
             return 0
         left_s = until_s - self._runs.clock()
-        each_s = RACE_BLOCKS_MIN * max(fmean(walls), 1e-9)
-        return max(0, int(left_s / each_s))
+        each_s = blocks * max(fmean(walls), 1e-9)
+        return max(0, min(len(racing), int(left_s / each_s)))
 
 
 def _wall_s(record: TrialRecord) -> float:

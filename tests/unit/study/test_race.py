@@ -54,6 +54,26 @@ def test_what_was_given_up_as_futile_does_not_enter():
     assert entrants(Ledger([futile])) == []
 
 
+def test_a_rematch_counts_the_search_as_one_run_and_orders_by_both(make_race):
+    slow, fast = config(num_workers=1), config(num_workers=2)
+    runs, race = make_race(lambda one: (100.0 + one.num_workers,))
+    runs.ledger.add(measured_record(slow, 150.0))  # a lucky run in the search: the mean of both is still ahead
+    raced = race.rematch([fast, slow])
+    assert raced.survivors == [slow, fast]
+    assert raced.equivalent == [slow]
+    runs.ledger.add(measured_record(slow, 102.5))
+    assert race.rematch([slow, fast]).survivors == [fast, slow]
+    assert [len(logs) for logs in raced.logs.values()] == [2, 2]
+    assert runs.processes == 4
+
+
+def test_who_breaks_a_limit_in_a_rematch_leaves_it(make_race):
+    broken, sound = config(num_workers=1), config(num_workers=2)
+    _, race = make_race(lambda one: OVER if one == broken else (100.0,))
+    race._ledger.add(measured_record(broken, 500.0))
+    assert race.rematch([broken, sound]).survivors == [sound]
+
+
 def test_slower_ones_are_dropped_and_the_fastest_is_left(make_race):
     runs, race = make_race(lambda one: (100.0 - one.num_workers * 20 - (one.batch_size == 16),), noise=0.005)
     racing = [config(archive="npy"), config(archive="npy", num_workers=1), config(archive="npy", num_workers=2)]
