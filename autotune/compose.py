@@ -20,7 +20,6 @@ from autotune.resolve.deployed import deployed_archives
 from autotune.resolve.lookup import storage_url
 from autotune.space import Space
 from autotune.spec import (
-    DatasetSource,
     Failure,
     Inspection,
     LoaderConfig,
@@ -38,7 +37,7 @@ from autotune.study.lock import machine_lock
 from autotune.study.pairs import Blocks
 from autotune.study.setting import Setting, notify
 from autotune.trial import LocalRunner, TrialRunner
-from autotune.trial.payload import payload_digest, payload_file
+from autotune.trial.payload import payload_file, sent_source
 
 _LOG = logging.getLogger(__name__)
 
@@ -115,6 +114,7 @@ def tune(
     trials: int | None = None,
     home: str | Path | None = None,
     progress: bool = True,
+    environ: Mapping[str, str] = os.environ,
     **settings: Any,
 ) -> StudySummary:
     """Tune the loading of a dataset object: what `autotune tune` does, from a script or notebook.
@@ -133,6 +133,7 @@ def tune(
         trials: Most trials of the search.
         home: Folder for results; None is the usual one.
         progress: Show progress on standard error.
+        environ: Environment, which may name the places of results.
         **settings: Further keys of a study file (`space`, `device`, `page_cache`, `seed` ...).
 
     Returns:
@@ -143,8 +144,6 @@ def tune(
         DatasetError: The dataset cannot be read.
         MachineBusyError: Another tuning job holds this machine.
     """
-    from autotune.data.facts import type_name
-
     fields: dict[str, Any] = {
         "name": name or type(dataset).__name__.strip("_"),
         "budget": {"time": budget, "trials": trials},
@@ -157,11 +156,11 @@ def tune(
         fields["consumer"] = {"kind": "step"}
     if collate_fn is not None:
         payload["collate_fn"] = collate_fn
-    source = DatasetSource(type_name=type_name(dataset), objects_digest=payload_digest(payload))
-    fields["dataset"] = source.model_dump()
+    fields["dataset"] = sent_source(payload).model_dump()
     with _console() if progress else nullcontext() as console:
         listeners = () if console is None else (console,)
-        return tune_study(spec_from_fields(fields), at=places(home), payload=payload, listeners=listeners)
+        at = places(home, environ=environ)
+        return tune_study(spec_from_fields(fields), at=at, payload=payload, listeners=listeners)
 
 
 def _console() -> AbstractContextManager[StudyListener]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -34,9 +37,34 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+_EXIT_INTERRUPTED = 130
+_GOES_ON = "stopped; finished trials are kept, the same command goes on from here"
+_WITHOUT_TRIALS = ("show", "dry_run")
+"""Flags of `tune` with which it measures nothing that could be kept."""
+
+
+def _going_on(command: Callable[..., None]) -> Callable[..., None]:
+    """Tell, when the command is interrupted, that nothing is lost; Typer would exit without a word."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except KeyboardInterrupt:
+            if not any(options.get(flag) for flag in _WITHOUT_TRIALS):
+                Console(stderr=True, soft_wrap=True).print(_GOES_ON, highlight=False)
+            raise typer.Exit(_EXIT_INTERRUPTED) from None
+
+    return run
+
+
+_COMMANDS: dict[Any, Callable[..., None]] = {tune: _going_on(tune.command)}
+"""What a command runs, where that is not as its module has it: `tune` alone goes on from where it was stopped."""
 for _module in (tune, best, explain, measure, compare, compare_configs, compare_modes, doctor, dashboard):
     _name = _module.__name__.rpartition(".")[2].replace("_", "-")
-    app.command(_name, epilog=_module.EXAMPLES, no_args_is_help=_module.NEEDS_ARGUMENTS)(_module.command)
+    app.command(_name, epilog=_module.EXAMPLES, no_args_is_help=_module.NEEDS_ARGUMENTS)(
+        _COMMANDS.get(_module, _module.command)
+    )
 app.add_typer(archive.app, name="archive")
 
 
@@ -66,6 +94,3 @@ def main() -> None:
     except AutotuneError as error:
         Console(stderr=True, soft_wrap=True).print("[bold red]error:[/]", escape(str(error)), highlight=False)
         sys.exit(exit_code(error))
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; finished trials are kept, the same command goes on from here")
-        sys.exit(130)

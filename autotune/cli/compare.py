@@ -52,18 +52,26 @@ def command(
 
     def report(record: TrialRecord) -> None:
         result = record.measurement
-        outcome = format_rate(result.samples_per_s) if result else f"failed: {record.failure}"
+        failure = record.failure
+        failed = "" if failure is None else f"failed, {failure.kind.replace('_', ' ')}: {failure.message}"
+        outcome = failed if result is None else format_rate(result.samples_per_s)
         console.print(f"{record.config.label()}: {outcome}", highlight=False, markup=False)
 
     with naming_the_factory(study):
         blocks, (first, second) = compare(spec, rivals, at=at, pairs=pairs, on_run=report)
     ratio, measured = blocks.ratio(first, second), len(blocks.paired_rates(first, second))
+    if as_json:
+        dumped = {"a": first.model_dump(mode="json"), "b": second.model_dump(mode="json")}
+        told = (
+            {"ratio": None, "verdict": None}
+            if ratio is None
+            else {"ratio": ratio.model_dump(), "verdict": verdict(ratio)}
+        )
+        print_json({**dumped, **told, "pairs": measured})
     if ratio is None:
         console.print(f"only {measured} of {pairs} pairs could be measured: no interval", style="red")
         raise typer.Exit(EXIT_FAILED)
     if as_json:
-        dumped = {"a": first.model_dump(mode="json"), "b": second.model_dump(mode="json")}
-        print_json({**dumped, "ratio": ratio.model_dump(), "verdict": verdict(ratio), "pairs": measured})
         return
     out = Console(soft_wrap=True, highlight=False)
     out.print(f"A: {first.label()}\nB: {second.label()}")

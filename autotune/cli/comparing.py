@@ -15,6 +15,7 @@ from rich.text import Text
 from autotune.cli.output import EXIT_FAILED, EXIT_NOTHING_FEASIBLE, error_console, print_json
 from autotune.errors import SpecError
 from autotune.loaders.comparisons import ComparedRow, Comparison, OnProgress, OnRun
+from autotune.loaders.optimization_plots import check_plot
 from autotune.spec import Preparing, TrialRecord
 from autotune.tracking.console import ConsoleListener
 from autotune.units import format_rate
@@ -63,8 +64,7 @@ def checked_plot(path: Path | None) -> Path | None:
     """
     if path is None:
         return None
-    if path.suffix.lower() != ".png":
-        raise SpecError(f"a plot is a PNG file, got {path}; write {path.with_suffix('.png')}")
+    check_plot(path)
     if not path.absolute().parent.is_dir():
         raise SpecError(f"a plot is written into a folder that is there, got {path}; make {path.parent} first")
     return path
@@ -73,6 +73,8 @@ def checked_plot(path: Path | None) -> Path | None:
 def show(comparison: Comparison, *, headings: Sequence[str], cells: Cells, plot: Path | None, as_json: bool) -> None:
     """Print a comparison as one JSON document or as a table, draw its plot, and exit as it came out.
 
+    Measuring took minutes, so that a plot cannot be written is told after the figures, and exits with 1.
+
     Args:
         comparison: What was measured.
         headings: Headings of the columns after the name.
@@ -80,21 +82,33 @@ def show(comparison: Comparison, *, headings: Sequence[str], cells: Cells, plot:
         plot: File of the plot; None draws none.
         as_json: Whether to print one JSON document.
     """
-    if plot is not None:
-        from autotune.loaders.comparison_plots import save_plot
-
-        save_plot(comparison, plot)
     if as_json:
         print_json(comparison.model_dump(mode="json"))
     else:
-        _show_table(comparison, headings, cells, plot)
+        _show_table(comparison, headings, cells)
+    drawn = plot is None or _draw(comparison, plot, as_json=as_json)
     if not comparison.measured:
         failures = [row.failure for row in comparison.rows if row.failure is not None]
         infeasible = all(failure.infeasible for failure in failures)
         raise typer.Exit(EXIT_NOTHING_FEASIBLE if infeasible else EXIT_FAILED)
+    if not drawn:
+        raise typer.Exit(EXIT_FAILED)
 
 
-def _show_table(comparison: Comparison, headings: Sequence[str], cells: Cells, plot: Path | None) -> None:
+def _draw(comparison: Comparison, plot: Path, *, as_json: bool) -> bool:
+    from autotune.loaders.comparison_plots import save_plot
+
+    try:
+        save_plot(comparison, plot)
+    except OSError as error:
+        error_console().print(f"the plot was not written: {error}", style="red", markup=False, soft_wrap=True)
+        return False
+    if not as_json:
+        Console(highlight=False).print(f"plot: {plot}", markup=False, soft_wrap=True)
+    return True
+
+
+def _show_table(comparison: Comparison, headings: Sequence[str], cells: Cells) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:  # a file or pipe has no width that the table must keep to
         console.width = max(console.width, _WIDE)
@@ -114,8 +128,6 @@ def _show_table(comparison: Comparison, headings: Sequence[str], cells: Cells, p
     console.print(table)
     for number, note in enumerate(notes, start=1):
         console.print(f"[{number}] {note}", markup=False, soft_wrap=True)
-    if plot is not None:
-        console.print(f"plot: {plot}", markup=False, soft_wrap=True)
 
 
 def _notes(row: ComparedRow) -> list[str]:

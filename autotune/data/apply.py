@@ -63,7 +63,9 @@ def apply(
 ) -> Applied:
     """Turn a dataset and a configuration into what a DataLoader class takes.
 
-    Plain files without a cache give the dataset object itself. For the errors see `prepare`.
+    Plain files without a cache give the dataset object itself. `autotune.data.build.make_loader` makes each pass over
+    it another epoch of a random stage; over another loader the caller sets each (`set_epoch` of the dataset). For the
+    errors see `prepare`.
     """
     prepared = prepare(
         dataset,

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
+from autotune.data.passes import Passes
+from autotune.data.stages import follows_passes
 from autotune.data.streaming import StreamedArchive
-from autotune.data.wrapped import WrappedDataset
 
 
 def make_loader(
@@ -27,7 +28,9 @@ def make_loader(
     """Make a loader with a generator of its own.
 
     The order depends on the seed alone: it is that of `DataLoader(shuffle=True, generator=...)` with a
-    generator of this seed, at every worker count and with persistent workers too.
+    generator of this seed, at every worker count and with persistent workers too. Each pass over the loader is
+    another epoch for a dataset with a random stage, until the caller sets one; with a sampler of the caller's own
+    only where that sampler is one of autotune's.
 
     Args:
         dataset: A dataset, as `apply` gives it.
@@ -52,13 +55,13 @@ def make_loader(
         persistent = bool(merged.get("persistent_workers"))
         if shuffle:
             merged["sampler"] = EpochSampler(dataset, merged["generator"], persistent=persistent)
-        elif isinstance(dataset, WrappedDataset) and dataset.augments_samples:
+        elif follows_passes(dataset):
             merged["sampler"] = InOrderSampler(dataset)
     return loader_class(dataset, **merged)
 
 
 class EpochSampler(RandomSampler):
-    """Shuffles as `RandomSampler` does, in an order that does not depend on the workers.
+    """Shuffles as `RandomSampler` does, in an order that does not depend on the workers; each pass is an epoch.
 
     Persistent workers skip a number that every other loader draws from the generator at the start of an
     epoch; it is drawn here instead, so that the generator is in the same state for every epoch.
@@ -67,38 +70,39 @@ class EpochSampler(RandomSampler):
     def __init__(self, dataset: Dataset[Any], generator: torch.Generator, *, persistent: bool) -> None:
         super().__init__(dataset, generator=generator)  # type: ignore[arg-type]  # map-style
         self._persistent = persistent
-        self._epochs = 0
+        self._passes = Passes(dataset)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that samples are augmented for, in passes from now on; the order goes on as it would."""
+        self._passes.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
         return chain.from_iterable(self._begun())  # `yield from` would cost a step of Python for every sample
 
     def _begun(self) -> Iterator[Iterator[int]]:
-        if self._persistent and self._epochs:
+        if self._persistent and self._passes.begun:
             torch.empty((), dtype=torch.int64).random_(generator=self.generator)
-        _advance(self.data_source, self._epochs)
-        self._epochs += 1
+        self._passes.begin()
         yield super().__iter__()
 
 
 class InOrderSampler(SequentialSampler):
-    """Gives the indices in order, and tells stored samples which epoch they are augmented for."""
+    """Gives the indices in order; each pass is an epoch that samples are augmented for."""
 
-    def __init__(self, dataset: WrappedDataset) -> None:
-        super().__init__(dataset)
-        self._epochs = 0
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        super().__init__(dataset)  # type: ignore[arg-type]  # map-style
+        self._passes = Passes(dataset)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that samples are augmented for, in passes from now on."""
+        self._passes.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
         return chain.from_iterable(self._begun())
 
     def _begun(self) -> Iterator[Iterator[int]]:
-        _advance(self.data_source, self._epochs)
-        self._epochs += 1
+        self._passes.begin()
         yield super().__iter__()
-
-
-def _advance(dataset: Any, epochs: int) -> None:
-    if epochs and isinstance(dataset, WrappedDataset):
-        dataset.advance_epoch()
 
 
 def _generator(seed: int | None, generator: torch.Generator | None) -> torch.Generator:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
+from autotune.data.device_stage import DEVICE_TRANSFORM, device_transform_of, plain_settings
 from autotune.data.stages import leaves_of
 from autotune.errors import DatasetError
 
@@ -32,7 +33,8 @@ def source_fingerprint(dataset: Dataset[Any]) -> str | None:
     """Give 32 hexadecimal digits for the source of a dataset, or None where none can be had.
 
     A dataset tells its own by `fingerprint() -> str`, or names its files by `source_paths()`: then sizes,
-    modification times, the code of its class and its settings (transforms included) are hashed. Settings
+    modification times, the code of its class and its settings (transforms included) are hashed, but for
+    `device_transform`, which changes nothing that is stored. Settings
     whose names start with an underscore count where they are plain; public ones that cannot be described
     (an open file, an object of a compiled class) leave the dataset without a fingerprint.
 
@@ -41,6 +43,24 @@ def source_fingerprint(dataset: Dataset[Any]) -> str | None:
     """
     parts = _fingerprint_parts(dataset)
     return None if parts is None else _digest(parts)
+
+
+def device_transform_digest(dataset: Dataset[Any]) -> str | None:
+    """Tell what a dataset does to batches on the device apart from anything else; None where it does nothing.
+
+    A method goes by its code and the numbers and texts among the dataset's attributes, other objects by all that
+    they are made of; what cannot be described goes by its class.
+    """
+    transform = device_transform_of(dataset)
+    if transform is None:
+        return None
+    described: Any = transform
+    if isinstance(transform, types.MethodType) and isinstance(transform.__self__, Dataset):
+        described = (transform.__func__, sorted(plain_settings(transform.__self__).items()))
+    try:
+        return _hash_bytes(_describe(described, 0).encode("utf-8", "surrogatepass"))
+    except _OpaqueError:
+        return _hash_bytes(_class_name(type(transform)).encode())
 
 
 def why_unrecognisable(dataset: Dataset[Any]) -> str:
@@ -79,7 +99,8 @@ def _fingerprint_parts(dataset: Any) -> list[str] | None:
     if not callable(paths):
         return None
     try:
-        return ["files", _describe_class(type(dataset)), _describe_settings(dataset), _hash_files(paths())]
+        described = _describe_class(type(dataset), without=DEVICE_TRANSFORM)
+        return ["files", described, _describe_settings(dataset), _hash_files(paths())]
     except _OpaqueError:
         return None
 
@@ -99,6 +120,7 @@ def _hash_files(paths: Iterable[str | os.PathLike[str]]) -> str:
 def _describe_settings(dataset: Any) -> str:
     described = {}
     left_out = {name for cls in type(dataset).__mro__ for name in vars(cls).get("unfingerprinted", ())}
+    left_out.add(DEVICE_TRANSFORM)
     for name, value in sorted(vars(dataset).items()):
         if name in left_out:
             continue
@@ -182,8 +204,8 @@ def _describe_function(function: types.FunctionType, depth: int) -> str:
     return f"function {_describe_code(function.__code__)} {captured}"
 
 
-def _describe_class(cls: type) -> str:
-    """Describe the code of a class and its own bases.
+def _describe_class(cls: type, *, without: str | None = None) -> str:
+    """Describe the code of a class and its own bases, one member left out.
 
     Compiled code rather than source: a class that was sent by cloudpickle has no source file any more.
     """
@@ -193,6 +215,8 @@ def _describe_class(cls: type) -> str:
             continue
         members = []
         for name, member in sorted(vars(base).items()):
+            if name == without:
+                continue
             function = getattr(member, "__func__", getattr(member, "fget", member))
             if isinstance(function, types.FunctionType):
                 members.append((name, _describe_code(function.__code__)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -109,7 +111,43 @@ def _stages_differ(leaf: Any, place: int) -> bool:
         return False
     if has_augment(leaf) and not hasattr(leaf, "augment_sample"):
         return False  # it draws its own random numbers in __getitem__
+    if _is_base_augmented(leaf, place):
+        return False
     return not samples_equal(Augmentation().apply(leaf, base_sample(leaf, place), place), leaf[place])
+
+
+def _is_base_augmented(leaf: Any, place: int) -> bool:
+    """Tell whether a sample is what `augment_sample` makes of the base sample, whatever that is.
+
+    Where it is, stored samples go through the very same method, so transforms may have generators of their own,
+    and comparing what they draw would tell nothing.
+    """
+    made: list[Any] = []
+
+    def kept(sample: Any, index: int) -> Any:  # noqa: ARG001  # called as augment_sample is
+        made.append(sample)
+        return sample
+
+    if not has_augment(leaf) or not hasattr(leaf, "__dict__"):
+        return False
+    with _in_place_of(leaf, "augment_sample", kept):
+        sample = leaf[place]
+    return len(made) == 1 and sample is made[0] and samples_equal(base_sample(leaf, place), sample)
+
+
+@contextmanager
+def _in_place_of(leaf: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Give one object another method for a while."""
+    absent = object()
+    before = vars(leaf).get(name, absent)
+    vars(leaf)[name] = function
+    try:
+        yield
+    finally:
+        if before is absent:
+            del vars(leaf)[name]
+        else:
+            vars(leaf)[name] = before
 
 
 def _differing_reads(probed: Any, places: Sequence[int]) -> str | None:
@@ -187,9 +225,38 @@ def _states() -> dict[str, bytes]:
     }
 
 
+class _Turn:
+    """The turn to use the global generators, which one thread at a time has."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # a transform may read another dataset that has transforms
+
+    def renew(self) -> None:
+        """Begin with nobody having it: in a forked process the thread that had it is gone."""
+        self.lock = threading.RLock()
+
+
+_TURN = _Turn()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_TURN.renew)
+
+
+@contextmanager
+def seeded_alone(seed: int) -> Iterator[None]:
+    """Do as `seeded`, one thread after the other: there is one set of global generators for all of them.
+
+    What runs inside must not wait for another thread that does the same.
+    """
+    with _TURN.lock, seeded(seed):
+        yield
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of random, numpy and torch (the CPU's), and put them back afterwards."""
+    """Seed the global generators of random, numpy and torch (the CPU's), and put them back afterwards.
+
+    For one thread, as for a look at a dataset, which may have threads of its own; `seeded_alone` is for several.
+    """
     # The generators that datasets really use are the global ones, of numpy too.
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     random.seed(seed)

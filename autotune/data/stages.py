@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from autotune.data.copying import bare_copy, object_copy, own_copy
-from autotune.data.shared_memory import SharedNumbers
+from autotune.data.epochs import Epoch
 from autotune.errors import SampleError
 
 Raw = Sequence[bytes]
@@ -43,7 +43,9 @@ class StagedDataset(Dataset[Any]):
     """Base of datasets in stages: item = `augment(decode(read(index)))`.
 
     `augment` gets a generator that is seeded by `(seed, epoch, index)`, so a sample of an epoch is the
-    same at every worker count and behind every archive and cache.
+    same at every worker count and behind every archive and cache. Loaders of autotune begin each pass with the next
+    epoch, until the caller sets one; with torch's own `DataLoader` the caller sets each. Loaders over one dataset
+    share its epoch, which is that of the pass that began last.
 
     Args:
         seed: Seed of the augmentation.
@@ -55,7 +57,7 @@ class StagedDataset(Dataset[Any]):
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
-        self._epoch = SharedNumbers(1)
+        self._epoch = Epoch()
 
     def read(self, index: int) -> Raw:
         """Give the original bytes of one sample, one bytes object for each part."""
@@ -70,18 +72,41 @@ class StagedDataset(Dataset[Any]):
         return self.decode(self.read(index))
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that augmentation is seeded with, in running workers too."""
-        self._epoch.values[0] = epoch
+        """Set the epoch that augmentation is seeded with, in running workers too; passes of loaders leave it so."""
+        self._epoch.set(epoch)
+
+    def begin_epoch(self, epoch: int, *, steered: bool = False) -> None:
+        """Enter an epoch as a pass of a loader begins, unless the caller has set one, or no stage is random.
+
+        Args:
+            epoch: The epoch.
+            steered: Whether the caller set it at the loader, which wins over what was set here before.
+        """
+        kept = vars(self).get("_epoch")  # a class that augments in a way of its own may do without
+        if isinstance(kept, Epoch) and _is_random(self):  # a copy without the stage shares it with one that has it
+            kept.begin(epoch, steered=steered)
 
     def augment_sample(self, sample: Any, index: int) -> Any:
         """Apply `augment`, where there is one, as it comes out in the current epoch."""
         augment = getattr(self, "augment", None)
         if augment is None:
             return sample
-        return augment(sample, augment_generator(self.seed, int(self._epoch.values[0]), index))
+        return augment(sample, augment_generator(self.seed, self._epoch.number, index))
 
     def __getitem__(self, index: int) -> Any:
-        return self.augment_sample(self.base_sample(index), index)
+        place = place_of(index, len(self))  # type: ignore[arg-type]  # subclasses have a length
+        return self.augment_sample(self.base_sample(place), place)
+
+
+def place_of(index: int, count: int) -> int:
+    """Give the place that an index means, which may be counted from the end.
+
+    Raises:
+        IndexError: There are not so many samples.
+    """
+    if not -count <= index < count:
+        raise IndexError(f"index must be under {count}, got {index}")
+    return int(index) % count
 
 
 def augment_generator(seed: int, epoch: int, index: int) -> torch.Generator:
@@ -92,20 +117,17 @@ def augment_generator(seed: int, epoch: int, index: int) -> torch.Generator:
 
 
 def locate(dataset: Any, index: int) -> tuple[Any, int]:
-    """Follow `Subset` and `ConcatDataset` down to the dataset that holds the sample, and its index there."""
+    """Follow `Subset` and `ConcatDataset` down to the dataset that holds the sample, and its place there."""
     while True:
         if type(dataset) is Subset:
             dataset, index = dataset.dataset, int(dataset.indices[index])
         elif type(dataset) is ConcatDataset:
-            if index < 0:
-                index += len(dataset)
-            if not 0 <= index < len(dataset):
-                raise IndexError(f"index must be under {len(dataset)}, got {index}")
+            index = place_of(index, len(dataset))
             part = next(number for number, end in enumerate(dataset.cumulative_sizes) if index < end)
             index -= dataset.cumulative_sizes[part - 1] if part else 0
             dataset = dataset.datasets[part]
         else:
-            return dataset, index
+            return dataset, index if index >= 0 else place_of(index, len(dataset))
 
 
 def leaves_of(dataset: Any) -> list[Any]:
@@ -115,6 +137,42 @@ def leaves_of(dataset: Any) -> list[Any]:
     if type(dataset) is ConcatDataset:
         return [leaf for part in dataset.datasets for leaf in leaves_of(part)]
     return [dataset]
+
+
+def set_epoch(dataset: Any, epoch: int) -> None:
+    """Set the epoch of every dataset at the bottom that takes one; passes of loaders leave it as it is."""
+    for leaf in leaves_of(dataset):
+        if callable(getattr(leaf, "set_epoch", None)):
+            leaf.set_epoch(epoch)
+
+
+def begin_epoch(dataset: Any, epoch: int, *, steered: bool = False) -> None:
+    """Tell every dataset at the bottom which epoch the pass is that begins.
+
+    One on which the caller has set an epoch stays in it. A class that has `set_epoch` alone is told only what the
+    caller steers: whether he sets its epochs himself does not show.
+
+    Args:
+        dataset: The dataset.
+        epoch: The epoch.
+        steered: Whether the caller set it where the pass begins, on a sampler or loader, which wins over what was
+            set on the dataset before.
+    """
+    for leaf in leaves_of(dataset):
+        if callable(getattr(leaf, "begin_epoch", None)):
+            leaf.begin_epoch(epoch, steered=steered)
+        elif steered and callable(getattr(leaf, "set_epoch", None)):
+            leaf.set_epoch(epoch)
+
+
+def follows_passes(dataset: Any) -> bool:
+    """Tell whether some sample is random by the epoch that passes begin."""
+    return any(callable(getattr(leaf, "begin_epoch", None)) and _is_random(leaf) for leaf in leaves_of(dataset))
+
+
+def _is_random(leaf: Any) -> bool:
+    known = getattr(leaf, "augments_samples", None)
+    return known if isinstance(known, bool) else callable(getattr(leaf, "augment", None))
 
 
 def is_staged(dataset: Any) -> bool:
@@ -193,21 +251,17 @@ class Augmentation:
     """The random stage over stored samples of a dataset; a no-op where there is none."""
 
     def __init__(self) -> None:
-        self._epoch = SharedNumbers(1)
-        self._set_by_caller = False
-
-    def advance(self) -> None:
-        """Go to the next epoch, unless the caller sets epochs: the dataset's own samples vary from epoch to epoch."""
-        if not self._set_by_caller:
-            self._epoch.values[0] += 1
+        self._epoch = Epoch()
 
     def set_epoch(self, dataset: Any, epoch: int) -> None:
-        """Set the epoch here and in the dataset, in running workers too."""
-        self._set_by_caller = True
-        self._epoch.values[0] = epoch
-        for leaf in leaves_of(dataset):
-            if callable(getattr(leaf, "set_epoch", None)):
-                leaf.set_epoch(epoch)
+        """Set the epoch here and in the dataset, in running workers too; passes of loaders leave it as it is."""
+        self._epoch.set(epoch)
+        set_epoch(dataset, epoch)
+
+    def begin_epoch(self, dataset: Any, epoch: int, *, steered: bool) -> None:
+        """Enter an epoch here and in the dataset as a pass begins, unless the caller has set one."""
+        if self._epoch.begin(epoch, steered=steered):
+            begin_epoch(dataset, epoch, steered=steered)
 
     def apply(self, dataset: Any, sample: Any, index: int) -> Any:
         """Augment one sample as the dataset itself would in the current epoch."""
@@ -218,7 +272,7 @@ class Augmentation:
         augment = getattr(leaf, "augment", None) if is_staged(leaf) else None
         if augment is None:
             return sample
-        return augment(sample, augment_generator(0, int(self._epoch.values[0]), place))
+        return augment(sample, augment_generator(0, self._epoch.number, place))
 
 
 def apart(dataset: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from autotune.data.shared_memory import SharedNumbers
-from autotune.data.stages import Augmentation, decode_stage, has_augment
+from autotune.data.stages import Augmentation, begin_epoch, decode_stage, has_augment
 from autotune.errors import SampleError, SpecError
 from autotune.units import MIB
 
@@ -114,9 +114,14 @@ class StreamedArchive(IterableDataset[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that order and augmentation are seeded with, in running workers too."""
-        self._shared.values[_SET_BY_CALLER] = 1
-        self._shared.values[_EPOCH] = epoch
+        self._set(epoch)
         self._augmentation.set_epoch(self.source, epoch)
+
+    def begin_epoch(self, epoch: int, *, steered: bool = False) -> None:
+        """Enter an epoch that the caller steers at the loader; without that each pass takes the next by itself."""
+        if steered:
+            self._set(epoch)
+            self._augmentation.begin_epoch(self.source, epoch, steered=True)
 
     def __len__(self) -> int:
         """Give the number of samples of this rank."""
@@ -143,18 +148,24 @@ class StreamedArchive(IterableDataset[Any]):
         start, end = part_of(-(-(stop - first) // step), worker, workers)
         return min(stop, first + start * step), min(stop, first + end * step)
 
+    def _set(self, epoch: int) -> None:
+        self._shared.values[_SET_BY_CALLER] = 1
+        self._shared.values[_EPOCH] = epoch
+
     def _begin_epoch(self) -> int:
         info = get_worker_info()
         slot = _SLOTS + (0 if info is None else info.id % _WORKERS_MAX)
         epoch = int(self._shared.values[_EPOCH if self._shared.values[_SET_BY_CALLER] else slot])
         # In shared memory, so that workers that are started anew for an epoch go on counting.
         self._shared.values[slot] += 1
+        if not self._shared.values[_SET_BY_CALLER]:
+            begin_epoch(self.source, epoch)  # by every worker, which all count alike
         return epoch
 
     def _augmentation_of(self, epoch: int) -> Augmentation:
         if self._shared.values[_SET_BY_CALLER]:
             return self._augmentation
-        own = Augmentation()
+        own = Augmentation()  # as passes at once each have their epoch
         own.set_epoch(None, epoch)
         return own
 

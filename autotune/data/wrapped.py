@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from autotune.data.stages import Augmentation, decode_stage, has_augment, leaves_of
+from autotune.data.stages import Augmentation, decode_stage, has_augment
 from autotune.errors import SampleError
 
 
@@ -41,15 +41,12 @@ class WrappedDataset(Dataset[Any]):
         return self._augmentation.apply(self.source, sample, index) if self.augments_samples else sample
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that augmentation is seeded with, in running workers too."""
+        """Set the epoch that augmentation is seeded with, in running workers too; passes of loaders leave it so."""
         self._augmentation.set_epoch(self.source, epoch)
 
-    def advance_epoch(self) -> None:
-        """Augment differently from now on, as the source would; nothing where the caller sets epochs."""
-        self._augmentation.advance()
-        for leaf in leaves_of(self.source):
-            if isinstance(leaf, WrappedDataset):
-                leaf.advance_epoch()
+    def begin_epoch(self, epoch: int, *, steered: bool = False) -> None:
+        """Enter an epoch as a pass of a loader begins, here and in the source, unless the caller has set one."""
+        self._augmentation.begin_epoch(self.source, epoch, steered=steered)
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]  # checked when it was wrapped

@@ -25,6 +25,7 @@ from autotune.data.samples import Leaf
 from autotune.data.stages import apart
 from autotune.errors import DatasetError, MissingExtraError, SpecError
 from autotune.integrations.dali_source import Parts, Source
+from autotune.integrations.numbered_batches import whole_epoch
 from autotune.spec.config import DEFAULT_PREFETCH_FACTOR
 
 
@@ -72,7 +73,7 @@ class DaliLoader(DataLoader[Any]):
         if not self.persistent_workers or self._seed is None:
             # torch draws this number where its own iterator is made, from the generator that the sampler uses next
             self._seed = int(torch.empty((), dtype=torch.int64).random_(generator=self.generator).item())
-        batches = [list(batch) for batch in self.batch_sampler or ()]
+        batches = [list(batch) for batch in whole_epoch(self)]
         running, self._kept = self._kept, None
         if batches and (running is None or not running.begin_again(batches)):
             running = _Pass(self, batches, seed=self._seed)

@@ -118,6 +118,12 @@ class Source:
         indices = self._numbers[2 + count :][start:stop].tolist()
         whole = getattr(self._dataset, "__getitems__", None)
         samples = whole(indices) if whole is not None else [self._dataset[index] for index in indices]
+        if len(samples) != len(indices):
+            raise DatasetError(
+                f"DALI needs every sample of a batch, got {len(samples)} of {len(indices)} from "
+                f"{type(self._dataset).__qualname__}; let it put others in place of broken ones "
+                "(on_broken='substitute'), or leave them out beforehand (readable())"
+            )
         taken = [self._first.leaves(sample, index) for sample, index in zip(samples, indices, strict=True)]
         return tuple(list(column) for column in zip(*taken, strict=True))
 

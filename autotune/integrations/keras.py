@@ -17,11 +17,14 @@ from torch.utils.data import Dataset
 
 from autotune.data.datasets.cityscapes import CityscapesDataset
 from autotune.data.datasets.labelled_arrays import LabelledArraysDataset
-from autotune.errors import DatasetError
+from autotune.data.device_stage import device_transform_of
+from autotune.data.stages import begin_epoch
+from autotune.errors import DatasetError, SpecError
 from autotune.integrations.keras_package import imported_keras
 from autotune.integrations.keras_queue import KerasLoader, KerasThreadLoader, forget_leftovers
-from autotune.integrations.numbered_batches import as_arrays, set_epoch
+from autotune.integrations.numbered_batches import as_arrays
 from autotune.resolve.best import best_loader
+from autotune.resolve.resolution import warn_caller
 
 keras: Any = imported_keras()
 
@@ -35,6 +38,9 @@ class TunedPyDataset(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is u
     Archive, cache and workers are resolved as `autotune.best_loader` does, and batches are numpy arrays. Keras reads
     them by `workers` processes, with `prefetch_factor * workers` batches in its queue. Each epoch has another order
     and another augmentation, both by seed. `fit(shuffle=True)`, Keras's default, also mixes the order of the batches.
+
+    Keras moves batches to the device by itself and runs nothing of ours there: a dataset's `device_transform` is not
+    run, which is warned of.
 
     Args:
         dataset: A map-style dataset.
@@ -78,6 +84,11 @@ class TunedPyDataset(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is u
         archive: str = "if_built",
         **pins: Any,
     ) -> None:
+        if device_transform_of(dataset) is not None:
+            warn_caller(
+                f"Keras runs nothing between transfer and model, so device_transform of {type(dataset).__qualname__} "
+                "is left out; do its work in a layer of the model, or where samples are loaded (normalize_on='loader')"
+            )
         processes = use_multiprocessing is not False
         made = best_loader(
             dataset,
@@ -142,7 +153,7 @@ class TunedPyDataset(keras.utils.PyDataset):  # type: ignore[misc]  # Keras is u
         if loader is None:
             return
         if self._epoch:
-            set_epoch(loader.dataset, self._epoch)
+            begin_epoch(loader.dataset, self._epoch, steered=True)
             for sampler in (loader.batch_sampler, loader.sampler):
                 if callable(getattr(sampler, "set_epoch", None)):
                     sampler.set_epoch(self._epoch)  # type: ignore[union-attr]  # asked for above
@@ -162,10 +173,10 @@ class DataGenerator(TunedPyDataset):
     Args:
         list_IDs: Names of the files without their suffix.
         labels: Class of each ID, from 0 on.
-        batch_size: Samples in a batch.
         dim: Shape of a sample without its channels.
-        n_channels: Number of channels.
+        batch_size: Samples in a batch.
         n_classes: Number of classes.
+        n_channels: Number of channels.
         shuffle: Whether each epoch has an order of its own.
         data_dir: Folder of the files.
         drop_last: Whether a last batch that is not full is left out.
@@ -174,17 +185,17 @@ class DataGenerator(TunedPyDataset):
 
     Raises:
         DatasetError: Files or labels are missing, or there is no full batch.
-        SpecError: A label is no class.
+        SpecError: A label is no class, or `dim` is no shape.
     """
 
     def __init__(  # noqa: PLR0917  # the order that its users know
         self,
         list_IDs: Sequence[str],  # noqa: N803  # the name that its users know
         labels: Mapping[str, int],
-        batch_size: int = 32,
         dim: Sequence[int] = (32, 32, 32),
-        n_channels: int = 1,
+        batch_size: int = 32,
         n_classes: int = 10,
+        n_channels: int = 1,
         shuffle: bool = True,
         *,
         data_dir: str | os.PathLike[str] = "data",
@@ -192,6 +203,11 @@ class DataGenerator(TunedPyDataset):
         seed: int = 0,
         **settings: Any,
     ) -> None:
+        if isinstance(dim, int):  # an older order has batch_size in its place
+            raise SpecError(
+                f"dim must be the shape of a sample, got {dim}; the order is DataGenerator(list_IDs, labels, dim, "
+                "batch_size, n_classes, n_channels, shuffle), so give batch_size by name"
+            )
         files = LabelledArraysDataset(
             list_IDs, labels, folder=data_dir, dim=dim, n_channels=n_channels, n_classes=n_classes
         )
@@ -260,14 +276,14 @@ class CityscapesDataGenerator(TunedPyDataset):
         self.dim, self.normalize, self.augmentation = scenes.size, normalize, scenes.augmentation
 
 
-def create_data_generators(
+def create_data_generators(  # noqa: PLR0917  # the order that its users know
     train_split: str = "train",
     val_split: str = "val",
     batch_size: int = 16,
     dim: tuple[int, int] = (512, 512),
-    *,
     augmentation: Any = None,
     normalize: bool = True,
+    *,
     data_dir: str | os.PathLike[str] = "data/raw",
     workers: int | None = None,
     use_multiprocessing: bool | None = None,

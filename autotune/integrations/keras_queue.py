@@ -16,7 +16,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from autotune.errors import SpecError
 from autotune.integrations.keras_package import imported_keras, queue_module
-from autotune.integrations.numbered_batches import BatchReader, WorkerStart, compact, received, sendable
+from autotune.integrations.numbered_batches import (
+    BatchReader,
+    WorkerStart,
+    compact,
+    epoch_seed,
+    received,
+    sendable,
+    whole_epoch,
+)
 
 keras: Any = imported_keras()
 _queue: Any = queue_module()
@@ -35,7 +43,8 @@ class KerasLoader(DataLoader[Any]):
     Batches are those of a DataLoader with the same arguments, in the same order. As in `model.fit`, a pool of
     `num_workers` processes starts for each epoch and at most `prefetch_factor * num_workers` batches wait in the queue;
     they travel as bytes, not in shared memory. `persistent_workers` therefore only decides, as in torch, how many
-    numbers an epoch draws from the generator, and is False as an attribute.
+    numbers an epoch draws from the generator, and is False as an attribute. What is random in workers differs from
+    epoch to epoch either way.
 
     Args:
         dataset: A map-style dataset.
@@ -55,6 +64,7 @@ class KerasLoader(DataLoader[Any]):
                 f"does not have, got {type(dataset).__qualname__}; use torch.utils.data.DataLoader"
             )
         self._draws_once = bool(named.pop("persistent_workers", False))
+        self._first_seed: int | None = None
         self._epochs = 0
         super().__init__(dataset, *arguments, **named)
         if not self.in_order:
@@ -68,12 +78,17 @@ class KerasLoader(DataLoader[Any]):
         return self.num_workers * (self.prefetch_factor or 1)
 
     def draw_batches(self) -> tuple[int, list[Any]]:
-        """Begin an epoch as a DataLoader does, and give its seed with the positions of all its batches."""
-        seed = 0
-        if not (self._draws_once and self._epochs):
-            seed = int(torch.empty((), dtype=torch.int64).random_(generator=self.generator).item())
+        """Begin an epoch as a DataLoader does, and give its seed with the positions of all its batches.
+
+        Raises:
+            SpecError: The sampler does not end.
+        """
+        if self._first_seed is None or not self._draws_once:
+            self._first_seed = int(torch.empty((), dtype=torch.int64).random_(generator=self.generator).item())
+            self._epochs = 0
+        seed = epoch_seed(self._first_seed, self._epochs)
         self._epochs += 1
-        return seed, compact(list(self.sampler if self.batch_sampler is None else self.batch_sampler))
+        return seed, compact(whole_epoch(self))
 
     def reader(self) -> BatchReader:
         """Give what reads the batches of an epoch."""
@@ -239,8 +254,8 @@ class _Pool:
             answer.wait(_LOOK_EVERY_S)
             if answer.ready():
                 return
-            dead = next((worker for worker in self._workers if worker.exitcode), None)
-            if dead is not None:
+            dead = next((worker for worker in self._workers if worker.exitcode is not None), None)
+            if dead is not None and not answer.ready():  # with nothing left to do they end by themselves
                 raise RuntimeError(f"worker {dead.pid} of Keras's pool ended with exit code {dead.exitcode}")
             if self._timeout_s and time.monotonic() - started_s > self._timeout_s:
                 raise RuntimeError(f"no batch came out of Keras's queue for {self._timeout_s} s")
@@ -265,6 +280,7 @@ class _Pool:
                 if hasattr(worker, "kill") and worker.exitcode is None:
                     worker.kill()
                     worker.join(_END_S)
+            ending.join(_LOOK_EVERY_S)  # it may have taken note of their end, and not have told yet
 
     def _terminate(self) -> None:
         self._pool.terminate()

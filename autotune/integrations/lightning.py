@@ -19,6 +19,8 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler
 
 from autotune.data.caches._base import CachedDataset
+from autotune.data.device_stage import DeviceTransform, device_transform_of
+from autotune.data.stages import begin_epoch
 from autotune.data.streaming import StreamedArchive
 from autotune.data.wrapped import ArchivedDataset
 from autotune.errors import MissingExtraError, SpecError
@@ -40,6 +42,9 @@ except ModuleNotFoundError as missing:
 
 Datasets = Dataset[Any] | Sequence[Dataset[Any]] | None
 """One dataset, several (a list or tuple, each with a loader of its own), or none."""
+
+_STAGES = {"train": "train", "sanity_check": "val", "validate": "val", "test": "test", "predict": "predict"}
+"""Our datasets by the names that Lightning has for what it runs."""
 
 
 @dataclass(kw_only=True)
@@ -100,6 +105,8 @@ class TunedDataModule(LightningDataModule):
     Workers are divided by the processes of the machine. Prediction loaders come undivided, and Lightning divides
     them without repeating samples (with `use_distributed_sampler=False` each rank predicts all of them).
 
+    A dataset's `device_transform` runs after Lightning's transfer, before `on_after_batch_transfer` of the model.
+
     Args:
         train: Training dataset, or several.
         val: Validation dataset, or several.
@@ -147,6 +154,9 @@ class TunedDataModule(LightningDataModule):
         self._environ = dict(environ)  # a copy can be sent to other processes
         self._pins = {"batch_size": batch_size} | {name: arguments[name] for name in PIN_NAMES if name in arguments}
         self._arguments = {**arguments, "collate_fn": collate_fn, "loader_class": loader_class}
+        if any(device_transform_of(one) for stage, given in self.datasets.items() if given for one in self._all(stage)):
+            # Of the object and not of the class: Lightning warns of a model whose own hook a data module stands before.
+            self.on_after_batch_transfer = self._after_transfer  # type: ignore[method-assign]
 
     def train_dataloader(self) -> Any:
         """Give the training loader, or one for each dataset.
@@ -187,6 +197,19 @@ class TunedDataModule(LightningDataModule):
         found = [self._resolved(dataset) for dataset in self._all(stage)]
         return found if isinstance(self.datasets[stage], list | tuple) else found[0]
 
+    def _after_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Run the device transforms of the datasets behind a batch, then the hook of the model."""
+        trainer = self.trainer
+        if trainer is None or trainer.state.stage is None:
+            return batch
+        stage = _STAGES[trainer.state.stage.value]
+        transforms = [device_transform_of(dataset) for dataset in self._all(stage)]
+        if stage == "train" and isinstance(self.datasets[stage], list | tuple):  # a batch of each of them
+            batch = type(batch)(_changed(one, part) for one, part in zip(transforms, batch, strict=True))
+        else:
+            batch = _changed(transforms[dataloader_idx], batch)
+        return trainer.lightning_module.on_after_batch_transfer(batch, dataloader_idx)
+
     def _all(self, stage: str) -> list[Dataset[Any]]:
         given = self.datasets[stage]
         if given is None:
@@ -216,13 +239,26 @@ class TunedDataModule(LightningDataModule):
         pins = {**self._pins, "archive": archive_pin(self._archive)}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AutotuneWarning)  # serving the loader has given it already
-            return best_config(dataset, environ=self._with_ranks(), **self._question, **pins)
+            return best_config(
+                dataset,
+                loader_class=self._arguments["loader_class"],
+                rank=self._arguments.get("rank"),
+                world_size=self._arguments.get("world_size"),
+                environ=self._with_ranks(),
+                **self._question,
+                **pins,
+            )
 
     def _with_ranks(self) -> Mapping[str, str]:
         """Give the environment with the number of ranks on this machine, which a loader asks all ranks for."""
         if self.trainer is None or self.trainer.world_size == 1 or LOCAL_RANKS_VARIABLE in self._environ:
             return self._environ
         return {**self._environ, LOCAL_RANKS_VARIABLE: str(self.trainer.num_devices)}
+
+
+def _changed(transform: DeviceTransform | None, batch: Any) -> Any:
+    """Give a batch as training takes it; None comes in place of one where a loader has no more."""
+    return batch if transform is None or batch is None else transform(batch)
 
 
 class TuningCallback(Callback):
@@ -268,9 +304,8 @@ class TuningCallback(Callback):
         """Begin a new epoch."""
         self._validation_s = 0.0
         for loader in _leaves(trainer.train_dataloader):
-            set_epoch = getattr(getattr(loader, "dataset", None), "set_epoch", None)
-            if callable(set_epoch) and trainer.current_epoch:
-                set_epoch(trainer.current_epoch)
+            if trainer.current_epoch:
+                begin_epoch(getattr(loader, "dataset", None), trainer.current_epoch, steered=True)
 
     def on_validation_start(self, _trainer: Trainer, _module: LightningModule) -> None:
         """Take the time of validation."""

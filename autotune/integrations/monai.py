@@ -21,18 +21,33 @@ from typing import Any, Self
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
-from autotune.data.epoch_order import EpochOrder
+from autotune.data.distributed_epoch_sampler import DistributedEpochSampler
 from autotune.data.extras import needed
+from autotune.data.randomness import seeded_alone
 from autotune.data.stages import StagedDataset, leaves_of
 from autotune.data.transforms.per_thread import PerThread
 from autotune.errors import AutotuneError, SampleError, SpecError
 from autotune.resolve.best import best_loader
-from autotune.resolve.distributed import in_process_group
+from autotune.resolve.distributed import Share, share_of
+from autotune.resolve.resolution import warn_caller
 
 _COMPOSED = ("map_items", "unpack_items", "log_stats", "lazy", "overrides")
 """What a `Compose` is told beside its transforms."""
 _SEEDS = 2**32
+_SEPARATORS = os.sep + (os.altsep or "")
 _DEEPEST = 4
+_READING = ("__len__", "__getitem__", "__getitems__", "_transform")
+"""What makes a sample of an item in MONAI's datasets."""
+_PLAIN_CLASSES = (
+    "Dataset",
+    "DatasetFunc",
+    "CacheDataset",
+    "PersistentDataset",
+    "CacheNTransDataset",
+    "LMDBDataset",
+    "GDSDataset",
+)
+"""Classes of `monai.data` whose samples are their items, transformed; they differ in what they keep."""
 
 
 class StagedMonaiDataset(StagedDataset):
@@ -41,7 +56,8 @@ class StagedMonaiDataset(StagedDataset):
     Random is what MONAI takes for it: the first `Randomizable` transform, or the first callable that is none of
     MONAI's transforms (a function may draw from anywhere), and all that follow. A callable with the attribute
     `deterministic = True`, as those of `autotune.data.transforms` have it, is taken at its word. The random part
-    starts from a seed of its own for each sample and epoch (`set_epoch`; `monai_loader` counts epochs by itself).
+    starts from a seed of its own for each sample and epoch (`set_epoch`; `monai_loader` counts epochs by itself),
+    and so do the global generators of Python, numpy and torch while it runs.
 
     Samples are made of plain tensors, which can be stored, not of `MetaTensor`.
 
@@ -83,7 +99,16 @@ class StagedMonaiDataset(StagedDataset):
 
     @classmethod
     def of(cls, dataset: Any, *, keep_meta: bool = False, seed: int = 0) -> Self:
-        """Take items and transforms of a dataset of MONAI's; what a `CacheDataset` has cached is left behind."""
+        """Take items and transforms of a dataset of MONAI's; what a `CacheDataset` has cached is left behind.
+
+        Raises:
+            SpecError: It makes its samples in a way of its own.
+        """
+        if not _transforms_items(dataset):
+            raise SpecError(
+                f"StagedMonaiDataset takes items and transforms of a dataset, and samples of "
+                f"{type(dataset).__qualname__} are not its items, transformed; give StagedMonaiDataset(data, transform)"
+            )
         return cls(dataset.data, dataset.transform, keep_meta=keep_meta, seed=seed)
 
     def __len__(self) -> int:
@@ -108,16 +133,28 @@ class StagedMonaiDataset(StagedDataset):
         if not self.augments_samples:
             return sample
         transform = self._rest.mine()
-        transform.set_random_state(seed=int(torch.randint(_SEEDS, (), generator=generator).item()))
-        return self._given(transform(sample))
+        seed = int(torch.randint(_SEEDS, (), generator=generator).item())
+        transform.set_random_state(seed=seed)
+        with seeded_alone(seed):  # functions draw from the global generators, and some transforms of MONAI's do
+            return self._given(transform(sample))
 
     def path_of(self, index: int) -> str | None:
-        """Give the first path of an item; None where it has none."""
-        return next(_paths(self.data[index]), None)
+        """Give the first file or folder that an item names; None where it names none."""
+        return next(map(os.fspath, _named(self.data[index])), None)
 
     def source_paths(self) -> Iterator[str]:
-        """Give every file that an item names, and those in folders that it names."""
-        return (path for item in self.data for path in _paths(item))
+        """Give every file that an item names, and those in folders that it names, each folder once.
+
+        A folder is named by a path object, or by text with a separator in it: `"images/7"`, but not `"liver"`.
+        """
+        walked: set[Path] = set()
+        for item in self.data:
+            for path in _named(item):
+                if not path.is_dir():
+                    yield os.fspath(path)
+                elif path not in walked:
+                    walked.add(path)
+                    yield from (os.fspath(file) for file in sorted(path.rglob("*")) if file.is_file())
 
     def sample_structure(self) -> str:
         """Tell the transforms, as they decide what samples look like."""
@@ -142,10 +179,13 @@ def monai_loader(
     """Give MONAI's DataLoader over a dataset, configured as was measured best on this machine.
 
     Each iteration augments anew, and shuffles anew by the dataset's seed. Transforms that give several samples of an
-    item are collated as MONAI does. In an initialised process group samples are divided.
+    item are collated as MONAI does. Samples are divided as `autotune.best_loader` divides them: by `rank` and
+    `world_size`, in an initialised process group, and under `torchrun`.
 
     Args:
-        dataset: A `StagedMonaiDataset`, a `Subset` or `ConcatDataset` of them, or a dataset of MONAI's.
+        dataset: A `StagedMonaiDataset`, a `Subset` or `ConcatDataset` of them, or a dataset of MONAI's. One that makes
+            its samples in a way of its own (`ZipDataset`, a subclass with another `_transform`) is served as it is,
+            with a warning: its random transforms are not told apart.
         batch_size: Samples in a batch; None is what was measured best, or 32.
         shuffle: Whether to shuffle.
         collate_fn: Makes a batch of a list of samples; None is MONAI's `list_data_collate`.
@@ -161,7 +201,10 @@ def monai_loader(
     staged = _staged(dataset)
     own_order = arguments.get("order") == "streaming" or arguments.get("batch_sampler") is not None
     if not own_order and arguments.get("sampler") is None:
-        arguments["sampler"] = _order(staged, shuffle)
+        share = share_of(
+            arguments.get("rank"), arguments.get("world_size"), environ=arguments.get("environ", os.environ)
+        )
+        arguments["sampler"] = _order(staged, share, shuffle=shuffle)
         shuffle = False
     return best_loader(
         staged,
@@ -213,31 +256,55 @@ def _staged(dataset: Any) -> Dataset[Any]:
             f"monai_loader takes a StagedMonaiDataset or a dataset of MONAI's with items and transforms, got "
             f"{type(dataset).__qualname__}; autotune.best_loader takes any other"
         )
+    if not _transforms_items(dataset):
+        warn_caller(
+            f"samples of {type(dataset).__qualname__} are not its items, transformed, so that it is served as it is: "
+            "no archive or cache keeps them where they are random, and augmentation follows no epoch. "
+            "StagedMonaiDataset(data, transform) has both"
+        )
+        return dataset  # type: ignore[no-any-return]  # MONAI is untyped here
     return StagedMonaiDataset.of(dataset)
 
 
-def _order(dataset: Dataset[Any], shuffle: bool) -> EpochOrder:
-    seeds = [leaf.seed for leaf in leaves_of(dataset)]
-    rank, world_size = 0, 1
-    if in_process_group():
-        rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return EpochOrder(dataset, seed=seeds[0] if seeds else 0, shuffle=shuffle, rank=rank, world_size=world_size)
+def _transforms_items(dataset: Any) -> bool:
+    """Tell whether samples of a dataset of MONAI's are `data`, transformed: by its class, or the one it is made of."""
+    known = {getattr(_monai("monai.data"), name, None) for name in _PLAIN_CLASSES}
+    owners = (next((one for one in type(dataset).__mro__ if name in vars(one)), None) for name in _READING)
+    return all(owner is None or owner in known for owner in owners)
 
 
-def _paths(item: Any) -> Iterator[str]:
+def _order(dataset: Dataset[Any], share: Share, *, shuffle: bool) -> DistributedEpochSampler:
+    seed = next((leaf.seed for leaf in leaves_of(dataset) if isinstance(leaf, StagedDataset)), 0)
+    return DistributedEpochSampler(dataset, seed=seed, shuffle=shuffle, rank=share.rank, world_size=share.world_size)
+
+
+def _named(item: Any) -> Iterator[Path]:
+    """Give the files and folders that an item names."""
     if isinstance(item, str | os.PathLike):
-        path = Path(item)
-        try:
-            inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-            yield from (os.fspath(file) for file in inside if file.is_file())
-        except (OSError, ValueError):  # text that is no path: too long, or with a NUL
-            return
+        path = _existing(item)
+        if path is not None:
+            yield path
     elif isinstance(item, Mapping):
         for value in item.values():
-            yield from _paths(value)
+            yield from _named(value)
     elif isinstance(item, list | tuple):
         for value in item:
-            yield from _paths(value)
+            yield from _named(value)
+
+
+def _existing(named: str | os.PathLike[str]) -> Path | None:
+    """Give a file or folder; None for text that is none, or a mere word that happens to be a folder's name.
+
+    Nor is the working folder named, which empty text is for `Path`, or the root of all files.
+    """
+    path = Path(named)
+    try:
+        if path.is_file():
+            return path
+        is_word = isinstance(named, str) and not any(mark in named for mark in _SEPARATORS)
+        return path if not is_word and path.parent != path and path.is_dir() else None
+    except (OSError, ValueError):  # text that is no path: too long, or with a NUL
+        return None
 
 
 def _structure(transforms: Sequence[Any], split: int) -> str:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import multiprocessing
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from autotune.data.stages import apart, leaves_of
+from autotune.data.stages import apart
+from autotune.errors import SpecError
 
 KERAS_WORKER = "Keras_worker_"
 """What the names of the processes that Keras starts begin with."""
 
 _SEED_STEP = 1_000_003
+_REPEATS = 16
+"""How often an epoch may have each sample before its sampler is taken for one that does not end."""
+_SMALL_EPOCH = 1_000_000
+"""As many positions an epoch may always have."""
 
 
 class BatchReader:
@@ -121,11 +126,40 @@ def seed_globally(seed: int) -> None:
     torch.manual_seed(seed % 2**63)
 
 
-def set_epoch(dataset: Any, epoch: int) -> None:
-    """Tell every dataset at the bottom which epoch it is, so that augmentation differs from the last one."""
-    for leaf in leaves_of(dataset):
-        if callable(getattr(leaf, "set_epoch", None)):
-            leaf.set_epoch(epoch)
+def epoch_seed(first: int, epoch: int) -> int:
+    """Give the seed of an epoch, where workers were seeded once; that of epoch 0 is the first one."""
+    return first if epoch == 0 else int(np.random.SeedSequence([first, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def whole_epoch(loader: DataLoader[Any]) -> list[Any]:
+    """Take all batches of an epoch from a loader's sampler: lists of positions, or positions where it does not batch.
+
+    Raises:
+        SpecError: The sampler does not end: it tells no length that it keeps to, and gives far more positions than
+            there are samples.
+    """
+    sampler: Iterable[Any] = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    expected = _length(sampler)
+    most = max(_SMALL_EPOCH, _REPEATS * (_length(loader.dataset) or 0))
+    batches: list[Any] = []
+    positions = 0
+    for batch in sampler:
+        batches.append(batch)
+        positions += max(1, len(batch)) if isinstance(batch, Sized) else 1
+        if positions > most and (expected is None or len(batches) > expected):
+            raise SpecError(
+                f"a sampler must end with its epoch, got {positions:,} positions from {type(sampler).__qualname__} and "
+                f"no end; let it stop, or give it a length, or load with torch's DataLoader, which asks for them "
+                "one by one"
+            )
+    return batches
+
+
+def _length(sized: Any) -> int | None:
+    try:
+        return len(sized)
+    except (TypeError, NotImplementedError):  # that of a BatchSampler asks a sampler that may have none
+        return None
 
 
 def compact(batches: Sequence[Any]) -> list[Any]:
@@ -208,8 +242,9 @@ __all__ = [
     "WorkerStart",
     "as_arrays",
     "compact",
+    "epoch_seed",
     "received",
     "seed_globally",
     "sendable",
-    "set_epoch",
+    "whole_epoch",
 ]

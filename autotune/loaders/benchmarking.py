@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Sized
 from typing import Any, Literal
 
@@ -11,9 +10,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from autotune.constants import SEARCH_TIME_CAP_S
+from autotune.data.device_stage import device_transform_of
 from autotune.errors import DatasetError, SpecError
 from autotune.loaders.factory import create_dataloader
-from autotune.measure.batches import count_samples, move_batch, resolve_device, synchroniser
+from autotune.measure.batches import SampleCounter, resolve_device, synchroniser
+from autotune.measure.consumers import arrival
 from autotune.measure.contention import ContentionMeter
 from autotune.measure.limits import MeasurementStoppedError
 from autotune.measure.throughput import Plan, Throughput, measure_throughput
@@ -40,8 +41,8 @@ class LoaderBenchmark(Value):
         whole_epochs: Whether each window is whole epochs.
         stopped: Why measuring ended: `precise`, or `time_cap`.
         unsteady: Whether the first and the second half differ by more than 5 %.
-        batch_size: Batch size of the loader; None where it tells none.
-        num_workers: Workers of the loader; None where it tells none.
+        batch_size: Batch size of the loader, or of the DataLoader behind it; None where neither tells one.
+        num_workers: Its workers; None where it tells none.
         device: Where batches went.
     """
 
@@ -55,7 +56,7 @@ class LoaderBenchmark(Value):
     samples: int
     windows: tuple[Window, ...]
     whole_epochs: bool
-    stopped: Literal["precise", "time_cap", "futility"]
+    stopped: Literal["precise", "time_cap"]
     unsteady: bool
     batch_size: int | None
     num_workers: int | None
@@ -74,7 +75,8 @@ def benchmark_dataloader(
 
     It takes as many batches as the rate needs to be known to 3 %, at most for `time_cap_s` in windows, and half as
     long again where the rate drifts. What trials have beyond it is a process of their own, limits of memory, and
-    a known state of the page cache; `optimize_dataloader` compares by them.
+    a known state of the page cache; `optimize_dataloader` compares by them. A `device_transform` of a DataLoader's
+    dataset runs on each batch after its transfer, as in trials.
 
     Args:
         dataloader_or_dataset: A loader, any iterable of batches that can be passed over again, or a dataset.
@@ -91,22 +93,23 @@ def benchmark_dataloader(
         raise SpecError(f"time_cap_s must be above 0, got {time_cap_s}")
     loader = _loader_of(dataloader_or_dataset, loader_arguments)
     target = torch.device(device) if isinstance(device, torch.device) else resolve_device(device)
-    consume = _consumer(process, target)
-    workers = getattr(loader, "num_workers", None)
-    prefetched = (workers or 0) * (getattr(loader, "prefetch_factor", None) or DEFAULT_PREFETCH_FACTOR)
+    consume = _consumer(process, target, loader)
+    behind = _behind(loader)
+    workers = getattr(behind, "num_workers", None)
+    prefetched = (workers or 0) * (getattr(behind, "prefetch_factor", None) or DEFAULT_PREFETCH_FACTOR)
     plan = Plan(
         time_cap_s=time_cap_s,
         warm_batches=max(1, prefetched),
-        epoch_samples=_epoch_samples(loader),
-        persistent_workers=bool(getattr(loader, "persistent_workers", False)),
+        epoch_samples=_epoch_samples(behind),
+        persistent_workers=bool(getattr(behind, "persistent_workers", False)),
     )
     try:
         found = measure_throughput(
-            loader, consume=consume, count=_count_of(loader), plan=plan, around=_Surroundings(target)
+            loader, consume=consume, count=_count_of(behind), plan=plan, around=_Surroundings(target)
         )
     except MeasurementStoppedError as error:
         raise DatasetError(error.failure.message) from error
-    return _benchmark(found, loader, target)
+    return _benchmark(found, behind, target)
 
 
 def _loader_of(given: Any, arguments: dict[str, Any]) -> Iterable[Any]:
@@ -125,17 +128,33 @@ def _loader_of(given: Any, arguments: dict[str, Any]) -> Iterable[Any]:
     return loader
 
 
-def _consumer(process: Callable[[Any], object] | None, device: torch.device) -> Callable[[Any], object]:
-    if process is None:
-        return (lambda _: None) if device.type == "cpu" else (lambda batch: move_batch(batch, device))
-    if device.type == "cpu":
-        return process
-    return lambda batch: process(move_batch(batch, device))
+def _consumer(
+    process: Callable[[Any], object] | None, device: torch.device, loader: Iterable[Any]
+) -> Callable[[Any], object]:
+    # other loaders than torch's do it by themselves
+    transform = device_transform_of(loader.dataset) if isinstance(loader, DataLoader) else None
+    if device.type == "cpu" and transform is None:
+        return process or (lambda _: None)
+    arrive = arrival(device, transform)
+    return arrive if process is None else lambda batch: process(arrive(batch))
+
+
+def _behind(loader: Any) -> Any:
+    """Give the DataLoader that a loader of ours wraps, which knows its workers; else the loader itself."""
+    inner = getattr(loader, "dataloader", None)
+    return inner if isinstance(inner, DataLoader) else loader
 
 
 def _count_of(loader: Any) -> Callable[[Any, int], int]:
-    size = _batch_size(loader) or sys.maxsize  # then an array's first dimension tells
-    return lambda batch, _delivered: count_samples(batch, size)
+    """Count the samples of batches; one that tells nothing is full, or a sample where there is no batch size."""
+    size = _batch_size(loader)
+    counter = SampleCounter(size)
+
+    def count(batch: Any, _delivered: int) -> int:
+        found = counter(batch)
+        return size or 1 if found is None else found
+
+    return count
 
 
 def _batch_size(loader: Any) -> int | None:
@@ -147,6 +166,8 @@ def _epoch_samples(loader: Any) -> int | None:
     """Give the samples of an epoch where loader and sampler tell them; None waits for an epoch's end."""
     sampler, size = getattr(loader, "sampler", None), _batch_size(loader)
     if not isinstance(loader, DataLoader) or size is None or isinstance(loader.dataset, IterableDataset):
+        return None
+    if getattr(loader.dataset, "on_broken", None) == "skip":
         return None
     if not isinstance(sampler, Sized) or getattr(loader, "batch_size", None) is None:
         return None
@@ -172,7 +193,7 @@ def _benchmark(found: Throughput, loader: Any, device: torch.device) -> LoaderBe
         samples=sum(window.samples for window in windows),
         windows=tuple(found.windows),
         whole_epochs=found.whole_epochs,
-        stopped=found.stopped,
+        stopped="precise" if found.stopped == "precise" else "time_cap",  # there is no rate to be futile against
         unsteady=found.unsteady,
         batch_size=_batch_size(loader),
         num_workers=workers if isinstance(workers, int) else None,

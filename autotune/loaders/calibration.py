@@ -207,20 +207,24 @@ class DataLoaderCalibrator:
         Args:
             dataset: The dataset that is validated on.
             train_loader: What `create_dataloader` gave.
-            **arguments: As `autotune.best_loader` takes them; they win over the training loader's.
+            **arguments: As `autotune.best_loader` takes them; they win over the training loader's, whose cache and
+                archive are not taken over, as they are chosen for its dataset.
         """
         batch_size = arguments.pop("batch_size", None) or train_loader.batch_size
         samples, workers = self._samples(dataset, arguments), train_loader.num_workers
         if samples and batch_size:
             batch_size = min(batch_size, samples)
             workers = min(workers, -(-samples // batch_size))
+        given = {name: value for name, value in arguments.items() if value is not None}
+        workers = given.get("num_workers", workers)
+        prefetching = bool(workers and train_loader.num_workers)
         settings: dict[str, Any] = {
             "num_workers": workers,
-            "prefetch_factor": train_loader.prefetch_factor if workers else None,
-            "persistent_workers": train_loader.persistent_workers if workers else None,
+            "prefetch_factor": train_loader.prefetch_factor if prefetching else None,
+            "persistent_workers": train_loader.persistent_workers if prefetching else None,
             "pin_memory": train_loader.pin_memory,
             "collate_fn": self._collate_fn,
-            **arguments,
+            **given,
         }
         return best_loader(
             dataset,
@@ -364,7 +368,8 @@ def create_calibrated_train_val_dataloaders(
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Make loaders for training and validation, calibrated on the training data.
 
-    Validation has the same settings, cut down to its size; it neither shuffles nor drops samples.
+    Validation has the same batch size, workers and prefetching, cut down to its size; it neither shuffles nor drops
+    samples. Cache and archive are resolved for each dataset by itself.
 
     Args:
         train_dataset: Data to train on.

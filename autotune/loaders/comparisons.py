@@ -72,7 +72,7 @@ class ComparedRow(Value):
         config: Its configuration in canonical form.
         same_as: The row whose runs these are, where both behave the same on this machine; else None.
         notes: What became of the row on this machine, a sentence each.
-        runs: Fresh processes that were measured.
+        runs: Fresh processes that were measured; fewer than `blocks` where some failed, which a note says.
         samples_per_s: Geometric mean of their rates over a full epoch; None without any.
         lowest: Rate of the slowest run.
         highest: Rate of the fastest run.
@@ -213,7 +213,10 @@ def compare_modes(
 
 
 class _Runs:
-    """Measures configurations in fresh processes and keeps the records; what failed is not tried again."""
+    """Measures configurations in fresh processes and keeps the records.
+
+    What failed is run again in the next block only where it may go well there.
+    """
 
     def __init__(self, spec: StudySpec, *, at: Places, runner: TrialRunner, registry: Registry, on_run: OnRun) -> None:
         self._spec, self._at, self._runner, self._registry, self._on_run = spec, at, runner, registry, on_run
@@ -230,7 +233,8 @@ class _Runs:
         request = single_request(self._spec, config, at=self._at, kept_archives=self._kept)
         record = self._runner.run(request.replace(phase="compare"))
         self._registry.save_record(record)
-        if record.failure is not None and record.failure.kind != "senseless":
+        failure = record.failure
+        if failure is not None and not failure.retryable and failure.kind != "senseless":
             self._failed[config] = record
         self._done += 1
         self._on_run(record, self._done, self.expected)
@@ -280,6 +284,8 @@ def _row(row: Contender, blocks: Blocks, *, base: LoaderConfig, same_as: str | N
     rate = math.exp(fmean(math.log(each) for each in rates))
     start_up = _start_up(found)
     samples = found[0].epoch_samples
+    if failures:
+        shown = shown.replace(notes=(*shown.notes, _partly(records)))
     return shown.replace(
         runs=len(found),
         samples_per_s=rate,
@@ -292,6 +298,15 @@ def _row(row: Contender, blocks: Blocks, *, base: LoaderConfig, same_as: str | N
         start_up=start_up,
         first_epoch_s=start_up.total_s + samples / rate,
     )
+
+
+def _partly(records: Sequence[TrialRecord]) -> str:
+    """Tell how many of a row's runs failed; one that stands for blocks in which nothing was tried is one."""
+    failed = {record.key: record.failure for record in records if record.failure is not None}
+    untried = sum(record.failure is not None for record in records) - len(failed)
+    last = list(failed.values())[-1]
+    told = f"{len(failed)} of {len(records)} runs failed" + (f" and {untried} were not tried after" if untried else "")
+    return f"{told}: {last.kind.replace('_', ' ')}: {last.message}"
 
 
 def _memory(found: Sequence[Measurement]) -> dict[str, float | int | None]:
@@ -316,15 +331,20 @@ def _start_up(found: Sequence[Measurement]) -> StartUp:
 def _filled_on_the_way(contenders: Sequence[Contender], rows: Sequence[ComparedRow]) -> list[ComparedRow]:
     """Correct the row whose cache is filled by the first epoch: it starts, and reads that epoch, as the lazy one does.
 
-    From the second epoch on it is the same loader as that with a filled cache, whose runs it shares.
+    From the second epoch on it is the same loader as that with a filled cache, whose runs it shares. Where the lazy
+    one was not measured, nobody knows how it starts.
     """
     lazy, corrected = rows[0], list(rows)
     for place, contender in enumerate(contenders):
         row = rows[place]
-        if not contender.fills_on_the_way or row.start_up is None or lazy.start_up is None or not lazy.samples_per_s:
+        if not contender.fills_on_the_way or row.start_up is None:
+            continue
+        if lazy.start_up is None or lazy.first_epoch_s is None:
+            note = f"its start and first epoch are those of {lazy.name}, which was not measured"
+            corrected[place] = row.replace(notes=(*row.notes, note), start_up=None, first_epoch_s=None)
             continue
         start_up = row.start_up.replace(cache_fill_s=0.0, first_batch_s=lazy.start_up.first_batch_s)
-        epoch_s = 0.0 if lazy.first_epoch_s is None else lazy.first_epoch_s - lazy.start_up.total_s
+        epoch_s = lazy.first_epoch_s - lazy.start_up.total_s
         note = f"rate and memory from the second epoch on; the first one is read as by {lazy.name}, and then kept"
         corrected[place] = row.replace(
             notes=(*row.notes, note), start_up=start_up, first_epoch_s=start_up.total_s + epoch_s

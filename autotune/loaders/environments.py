@@ -32,6 +32,8 @@ _SOURCES: Mapping[str, str] = {
 }
 _SLURM_UNITS: Mapping[str, int] = {"": MIB, "K": KIB, "M": MIB, "G": GIB, "T": 1024 * GIB}
 """Slurm counts in MiB where nothing else is said."""
+_SLURM_DAEMON = "slurmstepd"
+"""Process on the node that starts the tasks of a job's step."""
 _CONTAINERS = ("docker", "kubernetes")
 
 
@@ -70,6 +72,7 @@ def detect_environment(
     root: Path = Path("/"),
     cgroups: Cgroups | None = None,
     available_bytes: int | None = None,
+    job_bytes: int | None = None,
 ) -> Environment:
     """Recognise where training runs, and derive how many workers it bears.
 
@@ -78,12 +81,17 @@ def detect_environment(
         root: Folder that the marks of containers, `/proc` and `/dev/shm` are looked for in.
         cgroups: Control groups; None reads those of this process under `root`.
         available_bytes: Memory that the machine has left; None asks the system.
+        job_bytes: Memory that the Slurm job has in use; None asks the system.
     """
     cgroups = Cgroups(root / "proc/self") if cgroups is None else cgroups
     name = recognise_environment(environ=environ, root=root)
     cpus = cpu_inputs(environ=environ, cgroups=cgroups)
     cpu_count = max(1, int(min(cpus.values())))
-    free, source = _memory_free(environ, cgroups, available_bytes)
+    free, source = _memory_free({
+        "on this machine": psutil.virtual_memory().available if available_bytes is None else available_bytes,
+        "in the control group": cgroups.memory_free(),
+        "of what Slurm grants": _slurm_free(environ, job_bytes),
+    })  # fmt: skip
     by_cpus = cpu_count * (LOCAL_WORKERS_PER_CPU if name == "local" else 1)
     by_memory = workers_for_memory(free)
     tightest = min(cpus, key=lambda one: cpus[one])
@@ -114,12 +122,7 @@ def _evidence(name: str, environ: Mapping[str, str], root: Path) -> Iterator[str
             yield from (f"/{file} is there" for file in files if (root / file).exists())
 
 
-def _memory_free(environ: Mapping[str, str], cgroups: Cgroups, available_bytes: int | None) -> tuple[int, str]:
-    free = {
-        "on this machine": psutil.virtual_memory().available if available_bytes is None else available_bytes,
-        "in the control group": cgroups.memory_free(),
-        "of what Slurm grants": slurm_memory(environ),
-    }
+def _memory_free(free: Mapping[str, int | None]) -> tuple[int, str]:
     known = {source: room for source, room in free.items() if room is not None}
     source = min(known, key=lambda one: known[one])
     return known[source], source
@@ -136,6 +139,47 @@ def slurm_memory(environ: Mapping[str, str]) -> int | None:
         if each and cpus.isdecimal() and int(cpus):
             return each * int(cpus)
     return None
+
+
+def _slurm_free(environ: Mapping[str, str], job_bytes: int | None) -> int | None:
+    """Give what is left of Slurm's grant; a grant for the node is shared by all tasks of the job that run on it."""
+    granted = slurm_memory(environ)
+    if granted is None:
+        return None
+    if job_bytes is None:
+        job_bytes = memory_in_use(whole_step=bool(_slurm_bytes(environ.get("SLURM_MEM_PER_NODE", ""))))
+    return max(0, granted - job_bytes)
+
+
+def memory_in_use(process: psutil.Process | None = None, *, whole_step: bool = False) -> int:
+    """Give the memory of a Slurm task: of a process, those above it up to Slurm's daemon, and all that they started.
+
+    Pages that processes share are counted for each, so it is no less than what is in use.
+
+    Args:
+        process: A process of the task; None is this one.
+        whole_step: Whether the other tasks of the step on this node count, too.
+    """
+    task = psutil.Process() if process is None else process
+    above = task.parents()
+    daemon = next((place for place, parent in enumerate(above) if _name_of(parent) == _SLURM_DAEMON), None)
+    if daemon is not None:
+        task = above[daemon] if whole_step else (task, *above)[daemon]
+    return sum(map(_resident_bytes, (task, *task.children(recursive=True))))
+
+
+def _name_of(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:  # it has ended since
+        return ""
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
 
 
 def _slurm_bytes(text: str) -> int:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
+from autotune.data.datasets.base import BaseDataset
 from autotune.data.datasets.forest_gap import GAP_THRESHOLDS, ForestDataset, ForestGapDataset, HeightGapDataset
 from autotune.data.datasets.raster_files import raster_size
 from autotune.data.datasets.raster_statistics import NormalizationChoice, fitted
-from autotune.data.stages import has_augment, leaves_of
-from autotune.errors import DatasetError, SpecError
+from autotune.data.facts import samples_equal
+from autotune.data.stages import augment_generator, has_augment, leaves_of
+from autotune.data.transforms.augmentation import ImageAugmentation
+from autotune.errors import DatasetError, SampleError, SpecError
 from autotune.loaders.splitting import check_disjoint, check_share, split_dataset, split_files
 from autotune.resolve.best import best_loader
 
@@ -24,6 +27,18 @@ _LOG = logging.getLogger(__name__)
 PathLike = str | os.PathLike[str]
 Paths = PathLike | Sequence[PathLike]
 Loaders = tuple[DataLoader[Any], DataLoader[Any]]
+
+_SEED_MAX = 2**64 - 1
+"""The largest that torch takes."""
+_DRAWS = 8
+"""How often a transform is tried on a sample: one that changes every second sample is found but once in 128 times."""
+_OF_ONE_PART = {
+    "shuffle": "training is shuffled and validation is not",
+    "drop_last": "it is an argument of its own, and of training alone",
+    "sampler": "it orders the samples of one dataset",
+    "batch_sampler": "it orders the samples of one dataset",
+}
+"""Arguments of a loader that cannot be those of training and validation both, and why."""
 
 
 def create_dataset(
@@ -44,7 +59,8 @@ def create_dataset(
         thresholds: Heights in metres under which a pixel is a gap, without masks; None is 5, 10, 15 and 20.
         normalization: Statistics, a kind that is fitted to these images (`min_max`, `z_score`, `robust`), or a JSON
             file of saved statistics; `dataset.normalization.save(path)` saves them.
-        augmentation: Albumentations transform of image and mask, drawn anew each epoch.
+        augmentation: Albumentations transform of image and mask, drawn anew in each pass over a loader that autotune
+            makes; with torch's own the caller calls `set_epoch` of the dataset before each.
         metadata: Whether samples have a third part: path, coordinate system, transform, nodata, window.
         **settings: Further settings of `ForestGapDataset` or `HeightGapDataset`: `window`, `stride`, `fill`,
             `ignore_index`, `nodata_zero_is_invalid`, `seed`; with masks also `bands`, `nodata`, `dtype`, `size`.
@@ -92,13 +108,16 @@ def create_dataloader(
         pin_memory: Whether batches are page-locked.
         drop_last: Whether an incomplete last batch is dropped.
         collate_fn: Makes a batch of a list of samples.
-        seed: Seed of the order; None draws one from torch's generator.
+        seed: Seed of the order, instead of a `generator`; None draws one from torch's.
         **settings: Further arguments of `autotune.best_loader` (`cache`, `archive`, `study`, `home`, `sampler` ...).
 
     Raises:
         SpecError: Arguments contradict each other.
     """
     if seed is not None:
+        if settings.get("generator") is not None:
+            raise SpecError(f"seed makes the generator of the order, got seed={seed!r} beside a generator; give one")
+        _check_seed(seed, least=-(2**63))
         settings["generator"] = torch.Generator().manual_seed(seed)
     if drop_last:
         settings["drop_last"] = True
@@ -129,6 +148,7 @@ def create_train_val_datasets(
 ) -> tuple[Dataset[Any], Dataset[Any]]:
     """Make the two datasets of `create_train_val_dataloaders`, which describes the arguments."""
     check_share(val_split)
+    _check_seed(seed, least=0)
     if isinstance(source, Dataset):
         given = {"mask_paths": mask_paths, "val_input_paths": val_input_paths, "val_mask_paths": val_mask_paths}
         extra = [name for name, value in {**given, **dataset_settings}.items() if value is not None]
@@ -140,6 +160,12 @@ def create_train_val_datasets(
     inputs, masks = _listed(source), None if mask_paths is None else _listed(mask_paths)
     if val_input_paths is None and val_mask_paths is not None:
         raise SpecError("val_mask_paths belong to val_input_paths, got them alone; give both")
+    if val_input_paths is not None and (mask_paths is None) != (val_mask_paths is None):
+        masked, plain = ("val_mask_paths", "mask_paths") if mask_paths is None else ("mask_paths", "val_mask_paths")
+        raise SpecError(
+            f"both parts have masks or neither has, got {masked} and no {plain}: images would be taken for canopy "
+            f"heights; give {plain} too"
+        )
     if val_input_paths is None and len({os.path.realpath(path) for path in inputs}) == 1:
         whole = create_dataset(inputs, masks, augmentation=augmentation, **settings)
         return _divided(whole, normalization, val_split=val_split, seed=seed)
@@ -182,8 +208,10 @@ def create_train_val_dataloaders(
     No pixel is in both parts. Several rasters are divided as files, whatever windows are cut from them; the windows of
     a single raster are cut at a line, and those across it are left out; samples without files are drawn one by one.
     Two rasters of one place (of other years, say) are two files: keep them together by `val_input_paths`.
-    Statistics are fitted to the training part and used for both. Training is shuffled and augmented, validation
-    is neither.
+    Statistics are fitted to the training part and used for both. Training is shuffled and augmented, anew in each
+    pass over its loader, validation is neither. The transforms of a general dataset (`ImageDataset` ...) turn samples
+    into what batches are made of, so they stay in both parts and must not be random: else give each part a dataset
+    and a loader of its own.
 
     Args:
         source: Paths of images or canopy heights, or a dataset.
@@ -201,13 +229,14 @@ def create_train_val_dataloaders(
         pin_memory: Whether batches are page-locked.
         drop_last: Whether training drops an incomplete last batch; validation never does.
         collate_fn: Makes a batch of a list of samples.
-        loader_settings: Further arguments of `create_dataloader`, for both.
+        loader_settings: Further arguments of `autotune.best_loader`, for both.
         **dataset_settings: Further settings of `create_dataset` (`window`, `stride`, `thresholds`, `metadata` ...).
 
     Raises:
         DatasetError: There is too little to divide, or a file would be in both parts.
-        SpecError: Arguments contradict each other.
+        SpecError: Arguments contradict each other, or the transform of a general dataset is random.
     """
+    further = _for_both(loader_settings or {})
     training, validation = create_train_val_datasets(
         source,
         mask_paths,
@@ -226,8 +255,8 @@ def create_train_val_dataloaders(
         "persistent_workers": persistent_workers,
         "pin_memory": pin_memory,
         "collate_fn": collate_fn,
-        "seed": seed,
-        **(loader_settings or {}),
+        "seed": None if further.get("generator") is not None else seed,
+        **further,
     }
     train_loader = create_dataloader(training, shuffle=True, drop_last=drop_last, **both)
     return train_loader, create_dataloader(validation, shuffle=False, **both)
@@ -262,9 +291,13 @@ def _unaugmented(dataset: Any) -> Any:
     """Give the dataset without its random part: itself where it has none that is told apart."""
     if isinstance(dataset, ForestDataset):
         return dataset.without_augmentation()
-    if not has_augment(dataset):
+    leaves = leaves_of(dataset)
+    for leaf in leaves:
+        if isinstance(leaf, BaseDataset):
+            _check_transforms(leaf)
+    if not any(has_augment(leaf) for leaf in leaves if not isinstance(leaf, BaseDataset)):
         return dataset
-    if leaves_of(dataset) != [dataset]:
+    if leaves != [dataset]:
         raise SpecError(
             f"validation is not augmented, and the parts inside {type(dataset).__qualname__} are; "
             "divide each part, or make the two datasets yourself"
@@ -272,6 +305,43 @@ def _unaugmented(dataset: Any) -> Any:
     plain = copy.copy(dataset)
     plain.augment = None
     return plain
+
+
+def _check_transforms(dataset: BaseDataset) -> None:
+    """Refuse transforms that are random, as validation would be augmented by them."""
+    if dataset.augments_samples and (isinstance(dataset.transform, ImageAugmentation) or _varies(dataset)):
+        raise SpecError(
+            f"validation is not augmented, and the transforms of {type(dataset).__qualname__} are random: what else "
+            "they do is not told apart; make two datasets, the one that validates with transforms that are not, "
+            "and a loader of each"
+        )
+
+
+def _varies(dataset: BaseDataset) -> bool:
+    """Tell whether the transforms make something else of the first sample with other random numbers."""
+    try:
+        made = [
+            dataset.augment(dataset.base_sample(0), augment_generator(dataset.seed, draw, 0)) for draw in range(_DRAWS)
+        ]
+    except (IndexError, SampleError):  # an empty part, or a broken file, which is told where it is read
+        return False
+    return not all(samples_equal(one, made[0]) for one in made)
+
+
+def _for_both(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse arguments of a loader that are not for training and validation both."""
+    for name, reason in _OF_ONE_PART.items():
+        if settings.get(name) is not None:
+            raise SpecError(
+                f"loader_settings are for training and validation both, got {name}, and {reason}; "
+                "leave it out, or make each loader by create_dataloader of what create_train_val_datasets gives"
+            )
+    return {name: value for name, value in settings.items() if name not in _OF_ONE_PART}
+
+
+def _check_seed(seed: Any, *, least: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not least <= seed <= _SEED_MAX:
+        raise SpecError(f"seed is a whole number from {least} to {_SEED_MAX}, got {seed!r}")
 
 
 def _clipped(region: tuple[int, int, int, int], path: str) -> tuple[int, int, int, int]:

@@ -41,7 +41,8 @@ class DataLoaderConfig:
         max_memory_usage: Share of the memory that is available when the loader is made, above 0 and at most 1.
         pin_memory_device: Device that batches are moved to; the CPU, with one warning, where it is not there.
         non_blocking: Whether copies to the device overlap with work on it.
-        generator_seed: Seed of order and workers; None draws one.
+        generator_seed: Seed of order and workers, as torch takes it; None draws one, or is 0 for the order that several
+            processes share.
         custom_sampler: Gives the order of samples.
         custom_batch_sampler: Gives whole batches; wins over `custom_sampler`.
         enable_monitoring: Whether `get_stats` has figures.
@@ -88,7 +89,8 @@ class DataLoaderConfig:
         if self.num_workers is not None:
             _check_whole("num_workers", self.num_workers, least=0, way_out="; None takes what was measured best")
         if self.generator_seed is not None:
-            _check_whole("generator_seed", self.generator_seed, least=-(2**63), way_out="; None draws one")
+            way_out = "; None draws one"
+            _check_whole("generator_seed", self.generator_seed, least=-(2**63), most=2**64 - 1, way_out=way_out)
         for name in _SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(f"{name} is True or False, got {getattr(self, name)!r}")
@@ -118,6 +120,10 @@ class DataLoaderConfig:
         size = getattr(self.custom_batch_sampler, "batch_size", None)
         return size if isinstance(size, int) and size > 0 else self.batch_size
 
+    def generator(self) -> torch.Generator | None:
+        """Give a generator of the seed; None where one is to be drawn."""
+        return None if self.generator_seed is None else torch.Generator().manual_seed(self.generator_seed)
+
     def order_arguments(self, *, iterable: bool) -> dict[str, Any]:
         """Give the arguments of a DataLoader that say what goes into a batch.
 
@@ -146,9 +152,11 @@ class DataLoaderConfig:
         return arguments
 
 
-def _check_whole(name: str, value: Any, *, least: int, way_out: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SpecError(f"{name} is a whole number, at least {least}, got {value!r}{way_out}")
+def _check_whole(name: str, value: Any, *, least: int, most: int | None = None, way_out: str = "") -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        limits = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise SpecError(f"{name} is a whole number, {limits}, got {value!r}{way_out}")
 
 
 __all__ = ["DataLoaderConfig"]

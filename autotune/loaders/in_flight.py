@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from torch.utils.data import IterableDataset
@@ -95,12 +96,23 @@ def settled(
 def largest_sample_bytes(dataset: Any) -> int:
     """Give the bytes of the largest of a few samples, read from a copy of the dataset.
 
+    An iterable dataset that holds an iterator (a generator, an open file) can be read once: samples that were looked
+    at would be missing from training, so it is left alone, with a warning, and the answer is 0. One that hides an
+    iterator from its attributes cannot be told from others, and loses these samples.
+
     Raises:
         DatasetError: None of them can be read.
     """
     probed = apart(dataset)
     if isinstance(dataset, IterableDataset):
-        return max((sample_nbytes(sample) for sample, _ in zip(probed, range(_PROBES), strict=False)), default=0)
+        if _reads_once(dataset):
+            _logger.warning(
+                "%s can be read once, so no sample is looked at before training, and max_memory_usage does not limit "
+                "its workers; give num_workers and prefetch_factor",
+                type(dataset).__name__,
+            )
+            return 0
+        return max(map(sample_nbytes, islice(probed, _PROBES)), default=0)
     count = len(probed)
     sizes = []
     for place in sorted({place * (count - 1) // max(1, _PROBES - 1) for place in range(_PROBES)} if count else ()):
@@ -111,6 +123,20 @@ def largest_sample_bytes(dataset: Any) -> int:
     if count and not sizes:
         raise DatasetError(f"none of {min(count, _PROBES)} samples that were looked at can be read")
     return max(sizes, default=0)
+
+
+def _reads_once(dataset: Any) -> bool:
+    """Tell whether an iterable dataset is an iterator, or has one among its attributes."""
+    if isinstance(dataset, Iterator):
+        return True
+    held: list[Any] = []
+    for value in vars(dataset).values():
+        held += [value, *(value.values() if isinstance(value, Mapping) else value if _is_plain(value) else ())]
+    return any(isinstance(value, Iterator) for value in held)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, list | tuple | set)
 
 
 __all__ = ["InFlight", "largest_sample_bytes", "settled", "within_memory"]

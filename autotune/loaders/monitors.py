@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from statistics import fmean
 from time import perf_counter
 from types import TracebackType
@@ -24,7 +24,8 @@ class MemoryMonitor(Monitor):
     """Watches how much memory of the machine is used, within the limit of this process's control group.
 
     Where a control group allows less than the machine has, its limit is the whole, and `used`, `available` and
-    `percent` refer to it. Memory of an accelerator is watched where this process uses one: no context is created.
+    `percent` refer to it. Memory of an accelerator is watched where this process uses one, that of the thread that
+    starts monitoring where it uses several: no context is created.
 
         with MemoryMonitor() as monitor:
             train()
@@ -53,6 +54,7 @@ class MemoryMonitor(Monitor):
         self.memory_usage = []
         self.peak_percent = 0.0
         self.monitoring = True
+        self._note_device()
         self.update()
         self._begin_sampling()
 
@@ -60,7 +62,7 @@ class MemoryMonitor(Monitor):
         """Take a reading now, while monitoring."""
         if not self.monitoring:
             return
-        reading = {"timestamp": time.time(), **read_memory(self._cgroups)}
+        reading = {"timestamp": time.time(), **self._read_memory()}
         self.memory_usage.append(reading)
         self.peak_percent = max(self.peak_percent, reading["percent"])
         self._thin(self.memory_usage)
@@ -76,7 +78,7 @@ class MemoryMonitor(Monitor):
 
         A GB here is 2**30 bytes.
         """
-        reading = read_memory(self._cgroups)
+        reading = read_memory(self._cgroups, self._device_of_thread())
         percent = reading.pop("percent")
         return {**{f"{name}_gb": size / GIB for name, size in reading.items()}, "percent": percent}
 
@@ -105,13 +107,14 @@ class DataLoaderPerformanceMonitor(Monitor):
             step(images, targets)
         print(monitor.get_stats())
 
-    Between batches only the clock and the length of the batch are read; CPU and memory are read in a thread.
+    Between batches only the clock and the length of the batch are read; CPU and memory are read in a thread. Of
+    several passes at once (`zip(watched, watched)`) the figures are those of the one that began last.
 
     Args:
         every_s: Seconds between two readings in the background.
         batch_size: Samples in a full batch, which decides where a list could be samples or parts; None asks what is
             watched.
-        count: Gives the samples of a batch; None finds them by the first dimension of its first array.
+        count: Gives the samples of a batch; None finds them by its arrays and lists, as `SampleCounter` does.
         cgroups: Control groups; None is those of this process.
 
     Attributes:
@@ -130,6 +133,7 @@ class DataLoaderPerformanceMonitor(Monitor):
     cpu_usage: list[float]
     device_memory_usage: list[float]
     _counts: array[int]
+    _count: Callable[[Any], int]
     _end_s: float | None
     _first_times: Any
     _reckoned_times: Any
@@ -146,8 +150,7 @@ class DataLoaderPerformanceMonitor(Monitor):
         super().__init__(every_s, cgroups)
         self._batch_size = batch_size
         self._given_count = count
-        self._count: Callable[[Any], int] = count or _Counter(batch_size)
-        self._forget()
+        self._forget(batch_size)
 
     def start_iteration(self) -> None:
         """Forget the last iteration and begin a new one."""
@@ -193,14 +196,15 @@ class DataLoaderPerformanceMonitor(Monitor):
             `avg_wait_time`, `max_wait_time`, `avg_processing_time`, `wait_share`: seconds of waiting for a batch and
             of work on one after the first, and the share of waiting in both; absent without `watch`;
             `avg_memory_usage`, `peak_memory_usage`, `avg_cpu_usage`: percent of the machine, memory of the control
-            group's limit; `avg_device_memory_usage`, `peak_device_memory_usage`: percent of the accelerator's memory,
-            absent where this process uses none.
+            group's limit; the CPU's share is absent where an iteration is too short for the system's clock to tell it
+            (some hundredths of a second); `avg_device_memory_usage`, `peak_device_memory_usage`: percent of the
+            accelerator's memory, absent where this process uses none.
         """
         if not self.batch_times or self.iteration_start_time is None:
             return {}
         ended = self._end_s is not None
         total_s = (self._end_s if self._end_s is not None else perf_counter()) - self.iteration_start_time
-        cpu_times = self._last_times if ended else psutil.cpu_times()
+        busy = busy_percent(self._first_times, self._last_times if ended else psutil.cpu_times())
         return {
             "total_time": total_s,
             "startup_time": self.batch_times[0] - self.iteration_start_time,
@@ -208,13 +212,13 @@ class DataLoaderPerformanceMonitor(Monitor):
             **self._waiting(),
             "avg_memory_usage": fmean(self.memory_usage),
             "peak_memory_usage": max(self.memory_usage),
-            "avg_cpu_usage": busy_percent(self._first_times, cpu_times) or 0.0,
+            **({} if busy is None else {"avg_cpu_usage": busy}),
             **self._device(),
         }
 
     def update(self) -> None:
         """Take a reading of CPU and memory now."""
-        reading, times = read_memory(self._cgroups), psutil.cpu_times()
+        reading, times = self._read_memory(), psutil.cpu_times()
         if self._first_times is None:
             self._first_times = self._reckoned_times = times
         busy = busy_percent(self._reckoned_times, times)
@@ -225,32 +229,34 @@ class DataLoaderPerformanceMonitor(Monitor):
         self.memory_usage.append(reading["percent"])
         if "device_total" in reading:
             self.device_memory_usage.append(100 * reading["device_used"] / reading["device_total"])
-        for readings in (self.memory_usage, self.cpu_usage, self.device_memory_usage):
-            self._thin(readings)
+        self._thin(self.memory_usage, self.cpu_usage, self.device_memory_usage)
 
     def _follow(self, batches: Iterable[Any]) -> Iterator[Any]:
         self._begin(self._batch_size or _batch_size_of(batches))
+        # what this pass notes stays its own when another one begins before its end
+        times, waits, counts, count = self.batch_times, self.wait_times, self._counts, self._count
         asked_s = perf_counter()
         try:
             for batch in batches:
                 arrived_s = perf_counter()
-                self.batch_times.append(arrived_s)
-                self.wait_times.append(arrived_s - asked_s)
-                self._counts.append(self._count(batch))
+                times.append(arrived_s)
+                waits.append(arrived_s - asked_s)
+                counts.append(count(batch))
                 yield batch
                 asked_s = perf_counter()
         finally:
-            self.end_iteration()
+            if times is self.batch_times:
+                self.end_iteration()
 
     def _begin(self, batch_size: int | None) -> None:
         self.stop()
-        self._forget()
-        self._count = self._given_count or _Counter(batch_size)
+        self._forget(batch_size)
+        self._note_device()
         self.update()
         self._begin_sampling()
         self.iteration_start_time = perf_counter()
 
-    def _forget(self) -> None:
+    def _forget(self, batch_size: int | None) -> None:
         self.iteration_start_time = None
         self.batch_times = array("d")
         self.wait_times = array("d")
@@ -258,6 +264,7 @@ class DataLoaderPerformanceMonitor(Monitor):
         self.cpu_usage = []
         self.device_memory_usage = []
         self._counts = array("q")
+        self._count = self._given_count or _Counter(batch_size)
         self._end_s = None
         self._first_times = self._reckoned_times = self._last_times = None
 
@@ -326,34 +333,17 @@ def _batch_size_of(batches: Any) -> int | None:
 
 
 class _Counter:
-    """Counts the samples of a batch; `_UNKNOWN` where there is nothing to count.
+    """Counts the samples of the batches of one pass; `_UNKNOWN` where nothing tells.
 
     Args:
-        batch_size: Samples in a full batch, by which a list of samples is told from a list of parts; None is unknown.
+        batch_size: Samples in a full batch; None is unknown.
     """
 
     def __init__(self, batch_size: int | None) -> None:
-        self._batch_size = batch_size
-        self._lists = False
+        from autotune.measure.batches import SampleCounter  # takes torch along, which memory alone does not need
+
+        self._samples_of = SampleCounter(batch_size)
 
     def __call__(self, batch: Any) -> int:
-        length = _leading_length(batch)
-        if isinstance(batch, list | tuple) and len(batch) == self._batch_size != length:
-            self._lists = True
-        return len(batch) if self._lists else length
-
-
-def _leading_length(batch: Any) -> int:
-    """Give the first dimension of the first array, else the length of a list, else `_UNKNOWN`."""
-    found = _first_dimension(batch)
-    if found != _UNKNOWN:
-        return found
-    return len(batch) if isinstance(batch, list | tuple) else _UNKNOWN
-
-
-def _first_dimension(part: Any) -> int:
-    shape = getattr(part, "shape", None)
-    if shape is not None:
-        return int(shape[0]) if len(shape) else _UNKNOWN
-    inner = part.values() if isinstance(part, Mapping) else part if isinstance(part, list | tuple) else ()
-    return next((found for each in inner if (found := _first_dimension(each)) != _UNKNOWN), _UNKNOWN)
+        found = self._samples_of(batch)
+        return _UNKNOWN if found is None else found

@@ -48,7 +48,7 @@ class OptimizationResult(Value):
         table: Every configuration that was run, fastest first.
         why: One or two sentences.
         notes: Further remarks.
-        plot_path: The plot that was asked for.
+        plot_path: The plot that was asked for; None where it could not be drawn, which a note says.
     """
 
     dimension: Dimension
@@ -161,13 +161,13 @@ def optimize_dataloader(
         dataset: The dataset.
         budget: Wall time with a unit.
         space: Narrowing of any dimension, as in a study file (`{"batch_size": [16, 32]}`).
-        plot: Whether to draw the table.
+        plot: Whether to draw the table; a plot that cannot be drawn in the end is told in `notes`.
         plot_path: Where to; None is `<study>.png` in the current folder. A path draws without `plot`, too.
         **settings: Further arguments of `autotune.tune`: `step`, `memory_limit`, `name`, `collate_fn`, `trials`,
             `home`, `progress`, and keys of a study file.
 
     Raises:
-        SpecError: An argument breaks a rule.
+        SpecError: An argument breaks a rule, `plot_path` is no PNG file among them.
         DatasetError: The dataset cannot be read.
         MachineBusyError: Another tuning job holds this machine.
     """
@@ -189,7 +189,15 @@ def _optimize(
     begun = datetime.now(UTC)
     summary = tune(dataset, budget, name=name, space=space, **settings)
     found = _result(summary, dimension, _rows(places(settings.get("home")), name, begun))
-    return found if place is None else found.replace(plot_path=found.plot(place))
+    return found if place is None else _drawn(found, place)
+
+
+def _drawn(found: OptimizationResult, place: Path) -> OptimizationResult:
+    """Draw the table; what a study found is worth more than its plot, so that this fails is a note."""
+    try:
+        return found.replace(plot_path=found.plot(place))
+    except (SpecError, OSError) as error:
+        return found.replace(notes=(*found.notes, f"the plot {place} was not drawn: {error}"))
 
 
 def _result(summary: StudySummary, dimension: Dimension, table: tuple[TableRow, ...]) -> OptimizationResult:

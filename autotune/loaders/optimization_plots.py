@@ -24,7 +24,7 @@ def check_plot(path: Path) -> Any:
         SpecError: The file has another ending than `.png`.
     """
     if path.suffix.lower() != ".png":
-        raise SpecError(f"a plot is a PNG file, got {str(path)!r}; let its name end in .png")
+        raise SpecError(f"a plot is a PNG file, got {str(path)!r}; let its name end in .png, as {path.stem}.png")
     from matplotlib.figure import Figure
 
     return Figure

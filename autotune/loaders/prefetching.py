@@ -22,6 +22,9 @@ MEMORY_SHARE = 0.5
 class PrefetchedBatches:
     """Batches in memory, given in the order in which they were loaded, as often as wanted.
 
+    What is given is a copy, made where the batch lies, so that work on it in place (`images.sub_(mean)`) changes no
+    later pass.
+
     Args:
         batches: The batches.
         size_bytes: Bytes of their arrays.
@@ -37,10 +40,10 @@ class PrefetchedBatches:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._batches)
+        return map(copy.deepcopy, self._batches)
 
     def __getitem__(self, index: int) -> Any:
-        return self._batches[index]
+        return copy.deepcopy(self._batches[index])
 
     def __repr__(self) -> str:
         return f"PrefetchedBatches({len(self)} batches, {format_bytes(self.size_bytes)} on {self.device})"
@@ -53,7 +56,7 @@ def prefetch_data(
     device: str | torch.device = "cpu",
     memory_share: float = MEMORY_SHARE,
 ) -> PrefetchedBatches:
-    """Load batches now and keep them in memory, so that passing over them costs nothing.
+    """Load batches now and keep them in memory, so that passing over them costs no more than a copy of each.
 
     Augmentation is as it was drawn when they were loaded; a cache (`create_dataloader(..., cache="memory")`) keeps
     samples and augments them anew.

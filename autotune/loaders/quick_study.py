@@ -108,6 +108,7 @@ class QuickStudy:
                 name=self.name,
                 home=self._home,
                 progress=self._progress,
+                environ=self._environ,
                 **self._spaced(batch_size),
             )
         except Exception as error:  # noqa: BLE001  # a busy machine, an odd dataset: training goes on in any case

@@ -37,6 +37,7 @@ class Monitor:
         self._every_s = every_s
         self._cgroups = Cgroups() if cgroups is None else cgroups
         self._sampler: _Sampler | None = None
+        self._device_index: int | None = None
 
     def update(self) -> None:
         """Take one reading."""
@@ -45,6 +46,18 @@ class Monitor:
     def stop(self) -> None:
         """Stop sampling; what was read stays. Stopping twice is allowed."""
         self._end_sampling()
+
+    def _note_device(self) -> None:
+        """Keep the accelerator of the thread that starts this: to the one that samples, device 0 is the current one."""
+        self._device_index = self._device_of_thread()
+
+    @staticmethod
+    def _device_of_thread() -> int | None:
+        torch = _torch_with_cuda()
+        return None if torch is None else int(torch.cuda.current_device())
+
+    def _read_memory(self) -> dict[str, float]:
+        return read_memory(self._cgroups, self._device_index)
 
     def _begin_sampling(self) -> None:
         self._end_sampling()
@@ -55,10 +68,11 @@ class Monitor:
         if sampler is not None:
             sampler.stop()
 
-    def _thin(self, readings: list[Any]) -> None:
-        """Keep the memory of a monitor that runs for weeks bounded."""
-        if len(readings) > READINGS_MAX:
-            del readings[::2]
+    def _thin(self, *every_list: list[Any]) -> None:
+        """Keep the memory of a monitor that runs for weeks bounded; what is read together is thinned together."""
+        if max(map(len, every_list)) > READINGS_MAX:
+            for readings in every_list:
+                del readings[::2]
             if self._sampler is not None:
                 self._sampler.every_s *= 2
 
@@ -96,10 +110,14 @@ class _Sampler:
             del call  # else the monitor would be held while this waits
 
 
-def read_memory(cgroups: Cgroups) -> dict[str, float]:
+def read_memory(cgroups: Cgroups, device: int | None = None) -> dict[str, float]:
     """Read memory in bytes, and its used share in percent.
 
     Where a control group allows less than the machine has, its limit is the whole.
+
+    Args:
+        cgroups: Control groups whose limits count.
+        device: The accelerator that is preferred where this process uses several; None is the first of them.
 
     Returns:
         `used`, `available`, `percent`; `device_used` and `device_total` where this process uses an accelerator.
@@ -110,15 +128,28 @@ def read_memory(cgroups: Cgroups) -> dict[str, float]:
     if limit is not None and limit < memory.total:
         available = min(memory.available, limit if free is None else free)
         reading = {"used": limit - available, "available": available, "percent": 100 * (1 - available / limit)}
-    return {**reading, **_read_device()}
+    return {**reading, **_read_device(device)}
 
 
-def _read_device() -> dict[str, float]:
-    """Read the accelerator's memory, where this process has one in use: asking would create a context elsewhere."""
+def _torch_with_cuda() -> Any | None:
+    """Give torch where it is loaded and has started CUDA; neither is done here."""
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
+        return None
+    return torch
+
+
+def _read_device(wanted: int | None) -> dict[str, float]:
+    """Read the memory of an accelerator that this process has in use: asking another would create a context there."""
+    torch = _torch_with_cuda()
+    if torch is None:
         return {}
-    free, total = torch.cuda.mem_get_info()
+    others = (index for index in range(torch.cuda.device_count()) if index != wanted)
+    asked = others if wanted is None else (wanted, *others)
+    device = next((index for index in asked if torch.cuda.max_memory_reserved(index)), None)
+    if device is None:
+        return {}
+    free, total = torch.cuda.mem_get_info(device)
     return {"device_used": total - free, "device_total": total}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,28 +77,17 @@ def create_vae_dataloaders(
         CapacityError: What is to be cached does not fit.
         MissingExtraError: `augment` needs Albumentations, and it is not installed.
     """
-    seed = settled_seed(seed, distributed=distributed)
-    serving = Serving(
-        batch_size=batch_size,
-        num_workers=num_workers,
-        cache_rate=cache_rate,
-        seed=seed,
-        distributed=distributed,
-        rank=rank,
-        world_size=world_size,
+    asked = _Asked(
+        base=data_base_dir, val_dir=val_dir, patch_size=patch_size, augment=augment, augmentation=augmentation,
+        train_split=train_split, subset_size=subset_size, batch_size=batch_size, num_workers=num_workers,
+        cache_rate=cache_rate, seed=seed, distributed=distributed, rank=rank, world_size=world_size,
+    )  # fmt: skip
+    return asked.loaders(
+        TifImageDataset,
+        lambda folder: _source_rows(folder, data_source),
+        lambda folder: _validation_rows(folder, data_source),
+        source="both (edente + dente)" if data_source == "both" else data_source,
     )
-    division = _Division(train_split=train_split, subset_size=subset_size, seed=seed)
-    size = checked_patch_size(patch_size)
-    transform = _augmentation(size, augment, augmentation)
-    base, external = Path(data_base_dir).expanduser(), None if val_dir is None else Path(val_dir).expanduser()
-    train_rows, val_rows = division.divide(
-        _source_rows(base, data_source), None if external is None else _validation_rows(external, data_source)
-    )
-    train = TifImageDataset([path for (path,) in train_rows], patch_size=size, augmentation=transform, seed=seed)
-    val = TifImageDataset([path for (path,) in val_rows], patch_size=size)
-    loaders = serve(train, val, serving)
-    log_statistics(train, val, "both (edente + dente)" if data_source == "both" else data_source, rank=rank)
-    return loaders
 
 
 def create_ldm_dataloaders(
@@ -152,30 +141,74 @@ def create_ldm_dataloaders(
         CapacityError: What is to be cached does not fit.
         MissingExtraError: `augment` needs Albumentations, and it is not installed.
     """
-    seed = settled_seed(seed, distributed=distributed)
-    serving = Serving(
-        batch_size=batch_size,
-        num_workers=num_workers,
-        cache_rate=cache_rate,
-        seed=seed,
-        distributed=distributed,
-        rank=rank,
-        world_size=world_size,
-    )
-    division = _Division(train_split=train_split, subset_size=subset_size, seed=seed)
-    size = checked_patch_size(patch_size)
-    transform = _augmentation(size, augment, augmentation)
+    asked = _Asked(
+        base=data_base_dir, val_dir=val_dir, patch_size=patch_size, augment=augment, augmentation=augmentation,
+        train_split=train_split, subset_size=subset_size, batch_size=batch_size, num_workers=num_workers,
+        cache_rate=cache_rate, seed=seed, distributed=distributed, rank=rank, world_size=world_size,
+    )  # fmt: skip
     if target == condition:
         raise SpecError(f"target and condition are two folders, got {target!r} for both")
-    base, external = Path(data_base_dir).expanduser(), None if val_dir is None else Path(val_dir).expanduser()
-    train_rows, val_rows = division.divide(
-        _pair_rows(base, target, condition), None if external is None else _pair_rows(external, target, condition)
-    )
-    train = TifPairDataset(*_columns(train_rows), patch_size=size, augmentation=transform, seed=seed)
-    val = TifPairDataset(*_columns(val_rows), patch_size=size)
-    loaders = serve(train, val, serving)
-    log_statistics(train, val, f"{target} (target), {condition} (condition)", rank=rank)
-    return loaders
+
+    def pairs(folder: Path) -> _Rows:
+        return _pair_rows(folder, target, condition)
+
+    return asked.loaders(TifPairDataset, pairs, pairs, source=f"{target} (target), {condition} (condition)")
+
+
+class _Asked:
+    """What both forms of loaders are asked for alike, checked before any folder is read.
+
+    The arguments are those of `create_vae_dataloaders`; `base` is its `data_base_dir`.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: PathLike,
+        val_dir: PathLike | None,
+        patch_size: Sequence[int],
+        augment: bool,
+        augmentation: Any,
+        train_split: float,
+        subset_size: int | None,
+        seed: int | None,
+        distributed: bool,
+        **serving: Any,
+    ) -> None:
+        self._seed = settled_seed(seed, distributed=distributed)
+        self._serving = Serving(seed=self._seed, distributed=distributed, **serving)
+        self._division = _Division(train_split=train_split, subset_size=subset_size, seed=self._seed)
+        self._size = checked_patch_size(patch_size)
+        self._augmentation = _augmentation(self._size, augment, augmentation)
+        self._base = Path(base).expanduser()
+        self._external = None if val_dir is None else Path(val_dir).expanduser()
+
+    def loaders(
+        self,
+        dataset: Callable[..., TifImageDataset],
+        rows: Callable[[Path], _Rows],
+        val_rows: Callable[[Path], _Rows],
+        *,
+        source: str,
+    ) -> Loaders:
+        """Give the loaders of training and validation.
+
+        Args:
+            dataset: Class of the samples, which takes the files of each part of a sample.
+            rows: Gives the samples in the folder of the data.
+            val_rows: Gives those in the folder for validation, where there is one.
+            source: What the statistics call the data.
+        """
+        train_rows, val_rows_found = self._division.divide(
+            rows(self._base), None if self._external is None else val_rows(self._external)
+        )
+        train = dataset(
+            *zip(*train_rows, strict=True), patch_size=self._size, augmentation=self._augmentation, seed=self._seed
+        )
+        val = dataset(*zip(*val_rows_found, strict=True), patch_size=self._size)
+        loaders = serve(train, val, self._serving)
+        log_statistics(train, val, source, rank=self._serving.rank)
+        return loaders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,10 +262,6 @@ def _validation_rows(folder: Path, data_source: str) -> _Rows:
 def _pair_rows(base: Path, target: str, condition: str) -> _Rows:
     targets, conditions = tif_files(base / target), tif_files(base / condition)
     return {name: [(targets[name], conditions[name])] for name in matched_names(targets, conditions)}
-
-
-def _columns(rows: Sequence[_Row]) -> tuple[list[Path], list[Path]]:
-    return [row[0] for row in rows], [row[1] for row in rows]
 
 
 def _refuse_overlap(train: Sequence[_Row], val: Sequence[_Row]) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, DistributedSampler, Sampler, Sequential
 from autotune.data.apply import prepare
 from autotune.data.build import make_loader
 from autotune.data.caches import CachedDataset
-from autotune.data.epoch_order import EpochOrder
+from autotune.data.distributed_epoch_sampler import DistributedEpochSampler
 from autotune.data.stages import StagedDataset
 from autotune.errors import CapacityError, SpecError
 from autotune.resolve.best import best_loader
@@ -78,7 +78,7 @@ def serve(train: StagedDataset, val: StagedDataset, serving: Serving) -> Loaders
         CapacityError: The cached share does not fit.
     """
     rank, world_size = serving.share
-    order = EpochOrder(train, seed=serving.seed, rank=rank, world_size=world_size)
+    order = DistributedEpochSampler(train, seed=serving.seed, rank=rank, world_size=world_size)
     loader = _served(train, order, serving, serving.cache_rate)
     caches = isinstance(loader.dataset, CachedDataset) if serving.cache_rate is None else serving.cache_rate > 0
     return loader, _served(val, _in_order(val, serving), serving, 1.0 if caches else 0.0)

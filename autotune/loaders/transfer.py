@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
-from torch.nn.utils.rnn import PackedSequence
 
+from autotune.measure.batches import move_batch
 from autotune.resolve.resolution import warn_caller
+
+Started = TypeVar("Started")
+Done = TypeVar("Done")
 
 
 class Transfer:
     """Moves batches to a device.
 
-    On CUDA with `non_blocking`, copies run on a stream of their own, one batch ahead of the consumer, whose stream
-    waits for the copy and not for the host; from pinned memory they overlap with its work. Elsewhere a batch is moved
-    when it is asked for.
+    On CUDA with `non_blocking`, copies run on a stream of their own, from the second batch on one batch ahead of the
+    consumer, whose stream waits for the copy and not for the host; from pinned memory they overlap with its work.
+    Elsewhere a batch is moved when it is asked for.
 
     Args:
         device: Where batches go.
@@ -31,20 +34,17 @@ class Transfer:
         """Give the batches in their order, on the device."""
         if self.device.type == "cuda" and self.non_blocking:
             return self._one_ahead(batches)
-        return (to_device(batch, self.device, non_blocking=self.non_blocking) for batch in batches)
+        return (move_batch(batch, self.device, non_blocking=self.non_blocking) for batch in batches)
 
     def _one_ahead(self, batches: Iterable[Any]) -> Iterator[Any]:
         stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        ahead: tuple[Any, Any, Any] | None = None
-        for batch in batches:
+
+        def start(batch: Any) -> tuple[Any, Any, Any]:
             with torch.cuda.stream(stream):
-                moved = to_device(batch, self.device, non_blocking=True)
-            coming = moved, stream.record_event(), batch  # the host's batch stays until it is copied
-            if ahead is not None:
-                yield self._arrived(ahead)
-            ahead = coming
-        if ahead is not None:
-            yield self._arrived(ahead)
+                moved = move_batch(batch, self.device)
+            return moved, stream.record_event(), batch  # the host's batch stays until it is copied
+
+        return one_ahead(batches, start, self._arrived)
 
     def _arrived(self, coming: tuple[Any, Any, Any]) -> Any:
         moved, copied, _ = coming
@@ -56,21 +56,40 @@ class Transfer:
         return moved
 
 
-def to_device(batch: Any, device: torch.device, *, non_blocking: bool) -> Any:
-    """Copy every tensor of a batch to a device, keeping the nesting; what is no tensor stays as it is."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=non_blocking)
-    if isinstance(batch, PackedSequence):
-        packed: Any = batch  # its type says nothing of devices
-        return packed.to(device, non_blocking=non_blocking)
-    if isinstance(batch, Mapping):
-        return {key: to_device(part, device, non_blocking=non_blocking) for key, part in batch.items()}
-    if isinstance(batch, tuple | list):
-        parts = [to_device(part, device, non_blocking=non_blocking) for part in batch]
-        if hasattr(batch, "_fields"):
-            return type(batch)(*parts)
-        return parts if isinstance(batch, list) else tuple(parts)
-    return batch
+def one_ahead(
+    items: Iterable[Any], start: Callable[[Any], Started], finish: Callable[[Started], Done]
+) -> Iterator[Done]:
+    """Start each item while the one before it is in use; the first one is given as soon as it is there.
+
+    An error of the items comes after all that was there before it, as it would without starting any ahead.
+
+    Args:
+        items: What is started in its order.
+        start: Begins work on an item.
+        finish: Waits for what was begun, and gives it.
+    """
+    source, failure = iter(items), None
+    first, ahead = True, None
+    while True:
+        try:
+            item = next(source)
+        except StopIteration:
+            break
+        except Exception as error:  # noqa: BLE001  # raised below, after what was loaded before it
+            failure = error
+            break
+        started = start(item)
+        if first:
+            first = False
+            yield finish(started)
+            continue
+        if ahead is not None:
+            yield finish(ahead)
+        ahead = started
+    if ahead is not None:
+        yield finish(ahead)
+    if failure is not None:
+        raise failure
 
 
 def device_or_cpu(name: str) -> torch.device:
@@ -111,4 +130,4 @@ def _tensors(batch: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(part)
 
 
-__all__ = ["Transfer", "device_or_cpu", "is_there", "to_device"]
+__all__ = ["Transfer", "device_or_cpu", "is_there", "one_ahead"]

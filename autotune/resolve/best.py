@@ -36,6 +36,8 @@ def best_config(
     loader_class: Callable[..., Any] | None = None,
     home: str | Path | None = None,
     environ: Mapping[str, str] = os.environ,
+    rank: int | None = None,
+    world_size: int | None = None,
     **pins: Any,
 ) -> Resolution:
     """Give the configuration that a dataset is loaded with on this machine, how well founded it is, and why.
@@ -50,10 +52,12 @@ def best_config(
         loader_class: The class that will load; None is `torch.utils.data.DataLoader`.
         home: Home folder; None is `AUTOTUNE_HOME`, else the user's data folder.
         environ: Environment.
+        rank: Number of this process among those that divide the samples; see `best_loader`.
+        world_size: How many divide them, given with `rank`.
         **pins: Fields of `LoaderConfig` that are fixed; the rest is the best that is known with them.
 
     Raises:
-        SpecError: A pin is no field, or the pins contradict each other.
+        SpecError: A pin is no field, or arguments contradict each other.
     """
     from autotune.resolve.distributed import divided, share_of
 
@@ -61,7 +65,7 @@ def best_config(
         dataset, checked_pins(pins), study=study, consumer=consumer, loader_class=loader_class, environ=environ
     )
     resolution = look_up(question, home=home_folder(home, environ), url=storage_url(environ))
-    return divided(resolution, share_of(None, None, environ=environ))
+    return divided(resolution, share_of(rank, world_size, environ=environ))
 
 
 def best_loader(
@@ -85,8 +89,13 @@ def best_loader(
     It delivers the samples of the dataset, bit for bit and in the order of a plain `DataLoader` with the same
     generator. Where the registry is missing or damaged, or an archive cannot be used, it warns with
     `AutotuneWarning` and goes on with less. In an initialised process group all ranks must call it: rank 0
-    resolves, and a map-style dataset without a sampler is divided by a `DistributedSampler`, which goes to the
-    next epoch by itself with each pass until its `set_epoch` is called.
+    resolves, and a map-style dataset without a sampler is divided by a `DistributedSampler`. Each pass is the next
+    epoch, whose augmentation a dataset in stages draws anew, until an epoch is set on sampler or dataset; with a
+    sampler of your own you set epochs yourself.
+
+    Batches come as a plain `DataLoader` gives them, on the host. Where a dataset has a `device_transform`, the caller
+    runs it once a batch is on the device (`autotune.data.device_stage.device_transform_of(dataset)` finds it inside
+    `Subset` too); it was measured so.
 
     Args:
         dataset: A map-style or iterable dataset.
@@ -160,7 +169,8 @@ def _serve(
     from torch.utils.data import DataLoader
 
     from autotune.data.build import make_loader
-    from autotune.resolve.distributed import RankSampler, divided, divided_stream, in_process_group, ranks_beside
+    from autotune.data.distributed_epoch_sampler import DistributedEpochSampler
+    from autotune.resolve.distributed import divided, divided_stream, in_process_group, ranks_beside
 
     grouped = share.world_size > 1 and in_process_group()
     if grouped:
@@ -177,7 +187,13 @@ def _serve(
         _LOG.info("samples come in the order of the archive, through a shuffle buffer, as order='streaming' asks")
         own |= divided_stream(applied.dataset, share, seed=resolution.sampler_seed)
     elif share.world_size > 1 and not ("sampler" in own or "batch_sampler" in own or question.dataset.iterable):
-        own["sampler"] = RankSampler(applied.dataset, share, shuffle=shuffle, seed=resolution.sampler_seed)
+        own["sampler"] = DistributedEpochSampler(
+            applied.dataset,
+            seed=resolution.sampler_seed,
+            shuffle=shuffle,
+            rank=share.rank,
+            world_size=share.world_size,
+        )
         shuffle = False
     loader: DataLoader[Any] = make_loader(
         applied.dataset, applied.arguments, shuffle=shuffle, loader_class=loader_class or DataLoader, **own
@@ -197,24 +213,36 @@ def _applied(
 ) -> tuple[Resolution, Applied]:
     """Resolve, in a group on rank 0 for all, and put it into effect here."""
     from autotune.resolve.distributed import draw_sampler_seed, from_rank_zero, seed_without_group
-    from autotune.resolve.node_cache import share_on_node
-    from autotune.resolve.serving import put_into_effect
+    from autotune.resolve.node_cache import NodeCache
+    from autotune.resolve.serving import put_into_effect, put_into_effect_on_all
 
     def resolve(further: Mapping[str, Any] | None = None, archives: frozenset[str] | None = None) -> Resolution:
         pinned = {**_without_stored(question.pins, further), **(further or {})}
         return look_up(replace(question, pins=pinned, archives=archives), home=home, url=url)
 
     def served() -> Resolution:
-        resolution, _ = put_into_effect(dataset, resolve(), places, pinned=question.pins, resolve_again=resolve)
+        first = resolve()
+        shared = first.config.cache == "memory" and first.ranks_on_node > 1 and node.joinable
+        together = first.ranks_on_node if shared else 1
+        resolution, _ = put_into_effect(
+            dataset, first, places, pinned=question.pins, resolve_again=resolve, together=together
+        )
         return resolution.replace(sampler_seed=draw_sampler_seed(generator))
+
+    def applied_here(together: int) -> tuple[Resolution, Applied]:
+        return put_into_effect_on_all(dataset, agreed, places, pinned=question.pins, together=together)
 
     if not grouped:
         resolution, applied = put_into_effect(dataset, resolve(), places, pinned=question.pins, resolve_again=resolve)
         return resolution.replace(sampler_seed=seed_without_group(generator)), applied
+    node = NodeCache(dataset)
     agreed = from_rank_zero(served)
-    resolution, applied = put_into_effect(dataset, agreed, places, pinned=question.pins)
-    if agreed.config.cache == "memory" and agreed.ranks_on_node > 1:
-        share_on_node(dataset, applied.dataset)
+    if agreed.config.cache != "memory" or agreed.ranks_on_node == 1:
+        return applied_here(1)
+    resolution, applied = applied_here(node.together())
+    if not node.join(applied.dataset):  # again, with what each rank may take by itself
+        resolution, applied = applied_here(1)
+        node.join(applied.dataset)
     return resolution, applied
 
 

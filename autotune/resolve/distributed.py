@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed
-from torch.utils.data import DistributedSampler
 
-from autotune.data.stages import StagedDataset
 from autotune.data.streaming import StreamedArchive
-from autotune.data.wrapped import WrappedDataset
 from autotune.errors import SpecError
 from autotune.resolve.resolution import Resolution
 
@@ -110,44 +106,6 @@ def from_rank_zero(resolve: Callable[[], Resolution]) -> Resolution:
     if text.startswith(_REFUSED):
         raise SpecError(f"rank 0 refused: {text.removeprefix(_REFUSED)}")
     return Resolution.from_json(text)
-
-
-class RankSampler(DistributedSampler[Any]):
-    """Gives each rank its part, in another order each epoch without anybody setting epochs.
-
-    The first pass is epoch 0, the next epoch 1 and so on, which is the order that `DistributedSampler` gives after
-    `set_epoch` with these numbers. Once the caller has set an epoch, it stays until the caller sets another. A dataset
-    that augments in stages behind an archive or cache follows, as do those that take epochs.
-
-    Args:
-        dataset: A map-style dataset.
-        share: The part of this process.
-        shuffle: Whether to shuffle.
-        seed: Seed of the order, the same on all ranks.
-    """
-
-    def __init__(self, dataset: Any, share: Share, *, shuffle: bool, seed: int) -> None:
-        super().__init__(dataset, num_replicas=share.world_size, rank=share.rank, shuffle=shuffle, seed=seed)
-        self._passes = 0
-        self._set_by_caller = False
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the order, and of augmentation in stages."""
-        super().set_epoch(epoch)
-        self._set_by_caller = True
-        if isinstance(self.dataset, WrappedDataset | StagedDataset):
-            self.dataset.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[Any]:
-        return chain.from_iterable(self._begun())  # the pass counts once its first index is asked for
-
-    def _begun(self) -> Iterator[Iterator[Any]]:
-        if not self._set_by_caller:
-            self.epoch = self._passes
-        if self._passes and isinstance(self.dataset, WrappedDataset):
-            self.dataset.advance_epoch()
-        self._passes += 1
-        yield super().__iter__()
 
 
 def divided_stream(dataset: Any, share: Share, *, seed: int) -> dict[str, torch.Generator]:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch.distributed
 from torch.utils.data import Dataset
 
 from autotune.data.apply import Applied, prepare
@@ -73,6 +74,7 @@ def put_into_effect(
     *,
     pinned: Collection[str] = (),
     resolve_again: ResolveAgain | None = None,
+    together: int = 1,
 ) -> tuple[Resolution, Applied]:
     """Apply a resolution, stepping back to what can be had; each step warns and joins the reasons.
 
@@ -83,6 +85,7 @@ def put_into_effect(
         pinned: Fields that the caller fixed; a decoder among them is not given up.
         resolve_again: Resolves anew for a step back, so that it takes the best that was measured of what is
             left; None replaces the fields only.
+        together: Ranks of this machine that keep samples in one memory cache, which has the room of all of them.
 
     Raises:
         SpecError: Not even plain files without a cache can be had: the caller's own arguments are at fault.
@@ -92,7 +95,7 @@ def put_into_effect(
     current = resolution
     while True:
         try:
-            return current.replace(why=(*current.why, *reasons)), _applied(dataset, current, places)
+            return current.replace(why=(*current.why, *reasons)), _applied(dataset, current, places, together)
         except Exception as raised:  # noqa: BLE001
             # Whatever the dataset's own code raises while samples are probed: the plain loader may never read those.
             # The error gets no name here: its traceback holds this frame, and with it the loader of the caller, whose
@@ -112,6 +115,33 @@ def put_into_effect(
                 reason += worth_of_building(dataset, before, current)
             warn_caller(f"{reason}. Training goes on without it.")
             reasons = (*reasons, reason)
+
+
+def put_into_effect_on_all(
+    dataset: Dataset[Any], resolution: Resolution, places: Places, *, pinned: Collection[str], together: int
+) -> tuple[Resolution, Applied]:
+    """Apply a resolution on every rank of the process group; all ranks must call it.
+
+    For the arguments see `put_into_effect`.
+
+    Raises:
+        SpecError: It cannot be applied here, or on another rank: then none goes on and waits for the others.
+    """
+    try:
+        done = put_into_effect(dataset, resolution, places, pinned=pinned, together=together)
+    except Exception as error:
+        _told_by_all(f"{type(error).__name__}: {error}")
+        raise
+    for rank, failure in enumerate(_told_by_all(None)):
+        if failure is not None:
+            raise SpecError(f"rank {rank} cannot load as rank 0 resolved, so no rank does: {failure}")
+    return done
+
+
+def _told_by_all(own: str | None) -> list[str | None]:
+    told: list[str | None] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(told, own)
+    return told
 
 
 class _GivenUp:
@@ -156,12 +186,12 @@ def _reason(step: Pinned, before: Resolution, current: Resolution, error: Except
     return f"{taken} instead of {form_name(before.config)}: {told}"
 
 
-def _applied(dataset: Dataset[Any], resolution: Resolution, places: Places) -> Applied:
+def _applied(dataset: Dataset[Any], resolution: Resolution, places: Places, together: int) -> Applied:
     config, limit_bytes = resolution.config, None
     if config.cache == "disk":
         limit_bytes = places.disk_cache_limit_bytes
-    elif resolution.ranks_on_node > 1 and config.cache == "memory":
-        limit_bytes = available_bytes() // resolution.ranks_on_node
+    elif resolution.ranks_on_node > together and config.cache == "memory":
+        limit_bytes = available_bytes() * together // resolution.ranks_on_node
     told = _Told(form_name(config))
     apply = partial(
         prepare,

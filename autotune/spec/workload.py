@@ -48,7 +48,7 @@ class DatasetSource(Value):
         factory: Dotted path `package.module:callable`; None where an object is sent by cloudpickle.
         arguments: Keyword arguments of the factory.
         type_name: Class of the object that is sent.
-        objects_digest: Digest of the step and collate function that were sent with it.
+        objects_digest: Digest of the step and collate function that were sent with it, and of its device transform.
     """
 
     factory: str | None = None

@@ -15,7 +15,7 @@ from autotune.constants import DEVICE_HEADROOM_SHARE, HOST_HEADROOM_SHARE
 from autotune.data.apply import Prepared
 from autotune.data.facts import sample_nbytes
 from autotune.errors import SpecError
-from autotune.measure.batches import count_samples
+from autotune.measure.batches import SampleCounter
 from autotune.measure.host import shared_memory_free, shared_memory_needed
 from autotune.measure.limits import check_shared_memory
 from autotune.measure.memory import limit_in_bytes
@@ -67,7 +67,8 @@ def sample_counter(dataset: Dataset[Any], batch_size: int, *, drop_last: bool) -
     """
     epoch = None if isinstance(dataset, IterableDataset) else full_epoch(dataset, batch_size, drop_last=drop_last)
     if epoch is None:
-        return lambda batch, _delivered: count_samples(batch, batch_size)
+        counted = SampleCounter(batch_size)
+        return lambda batch, _delivered: counted(batch) or batch_size
     return lambda _batch, delivered: min(batch_size, max(1, epoch - delivered))
 
 

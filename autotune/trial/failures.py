@@ -24,7 +24,7 @@ from autotune.errors import (
     SampleError,
     SpecError,
 )
-from autotune.measure.consumers import StepFailedError
+from autotune.measure.consumers import DeviceTransformFailedError, StepFailedError
 from autotune.measure.contention import process_tree
 from autotune.measure.limits import MeasurementStoppedError
 from autotune.spec import Failure, FailureKind
@@ -45,6 +45,7 @@ _BY_TYPE: tuple[tuple[type[BaseException], FailureKind], ...] = (
     (MissingExtraError, "invalid"),
     (SpecError, "invalid"),
     (StepFailedError, "invalid"),
+    (DeviceTransformFailedError, "invalid"),
     (SharedMemoryFullError, "shared_memory"),
 )
 """The first that fits; an exception that fits none was raised by the dataset's code."""

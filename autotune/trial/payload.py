@@ -12,6 +12,22 @@ from typing import Any
 import cloudpickle
 
 from autotune.errors import DatasetError
+from autotune.spec import DatasetSource
+
+
+def sent_source(payload: Mapping[str, Any]) -> DatasetSource:
+    """Describe a dataset that is sent as an object, told apart by everything that its measurements depend on.
+
+    Args:
+        payload: What is sent: `dataset`, `step`, `collate_fn`.
+    """
+    from autotune.data.facts import type_name
+    from autotune.data.fingerprint import device_transform_digest
+
+    dataset = payload["dataset"]
+    after_transfer = device_transform_digest(dataset)
+    told_apart = payload if after_transfer is None else {**payload, "device_transform": after_transfer}
+    return DatasetSource(type_name=type_name(dataset), objects_digest=payload_digest(told_apart))
 
 
 def payload_digest(payload: Mapping[str, Any]) -> str:

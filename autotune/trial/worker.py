@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from autotune.cgroups import count_oom_kills
 from autotune.data.apply import Prepared, prepare
 from autotune.data.build import make_loader
+from autotune.data.device_stage import device_transform_of
 from autotune.data.factory import build_dataset, load_callable, load_object
 from autotune.data.facts import dataset_facts
 from autotune.data.inspect import inspect_dataset
@@ -307,6 +308,7 @@ class Trial:
             batch_size=batch_size,
             load=load_object,
             payload=source.payload,
+            device_transform=device_transform_of(source.dataset),
         )
 
     def _check_sharding(self, dataset: Dataset[Any], facts: DatasetFacts, found: Throughput) -> None:

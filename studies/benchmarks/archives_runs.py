@@ -24,7 +24,7 @@ from archives_setting import Row, Setting, Written, scanned_samples
 from torch.utils.data import Subset
 
 from autotune.data.archives import FORMATS
-from autotune.measure.batches import count_samples
+from autotune.measure.batches import SampleCounter
 from autotune.measure.consumers import loader_consumer
 from autotune.measure.contention import ContentionMeter
 from autotune.measure.pagecache import prepare_page_cache
@@ -147,10 +147,11 @@ def measure(row: Row, setting: Setting, state: State, workers: int) -> dict[str,
     loader = row.loader(setting, workers) if row.loader else ()
     around = _Around(row.files(setting) if row.files else [], state)
     expected = epoch_samples(row, setting)
+    samples_of = SampleCounter(setting.batch)
     found = measure_throughput(
         _FirstPass(loader, state, workers),
         consume=loader_consumer(torch.device("cpu")),
-        count=lambda batch, _: 1 if batch is None else count_samples(batch, setting.batch),
+        count=lambda batch, _: 1 if batch is None else samples_of(batch) or setting.batch,
         plan=Plan(
             time_cap_s=_ONE_WINDOW_S if state == "cold" else setting.seconds,
             warm_batches=_WHOLE_EPOCH_BATCHES,

@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from autotune.loaders.calibration import (
+from autotune.loaders import (
     DataLoaderCalibrator,
     create_calibrated_dataloader,
     create_calibrated_train_val_dataloaders,
+    create_dataset,
 )
 from autotune.loaders.environments import detect_environment
-from autotune.loaders.factory import create_dataset
 
 
 def main() -> None:

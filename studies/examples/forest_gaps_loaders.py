@@ -17,18 +17,21 @@ import rasterio
 import torch
 from rasterio.transform import Affine
 
-from autotune.data.datasets.forest_gap import ForestGapDataset
-from autotune.loaders.archive import TarArchiveDataset, convert_dataset_to_tar
-from autotune.loaders.calibration import create_calibrated_dataloader
-from autotune.loaders.factory import create_dataloader, create_dataset, create_train_val_dataloaders
-from autotune.loaders.optimization import (
-    OptimizationResult,
+from autotune.loaders import (
+    ForestGapDataset,
+    TarArchiveDataset,
     benchmark_dataloader,
+    convert_dataset_to_tar,
+    create_calibrated_dataloader,
+    create_dataloader,
+    create_dataset,
+    create_train_val_dataloaders,
     optimize_batch_size,
     optimize_dataloader,
     optimize_num_workers,
     prefetch_data,
 )
+from autotune.loaders.optimization import OptimizationResult
 
 
 def main() -> None:

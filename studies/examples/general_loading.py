@@ -17,14 +17,17 @@ from pathlib import Path
 
 import torch
 
-from autotune.data.datasets.general_images import ImageDataset
-from autotune.data.datasets.hdf5_arrays import HDF5Dataset
-from autotune.data.datasets.memory_efficient import MemoryEfficientDataset
-from autotune.data.datasets.texts import TextDataset
-from autotune.data.modes import LoadingMode
-from autotune.loaders.collating import CustomCollateFn
-from autotune.loaders.general import DataLoaderFactory, EfficientDataLoader
-from autotune.loaders.general_config import DataLoaderConfig
+from autotune.loaders import (
+    CustomCollateFn,
+    DataLoaderConfig,
+    DataLoaderFactory,
+    EfficientDataLoader,
+    HDF5Dataset,
+    ImageDataset,
+    LoadingMode,
+    MemoryEfficientDataset,
+    TextDataset,
+)
 
 
 def main() -> None:

@@ -18,8 +18,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from autotune.data.datasets.tif_images import TifImageDataset
-from autotune.data.transforms.local_normalization import ApplyLocalNormd, LocalNormalizeByMask, ToTuple
-from autotune.loaders.tif_pairs import create_ldm_dataloaders, create_vae_dataloaders
+from autotune.loaders import (
+    ApplyLocalNormd,
+    LocalNormalizeByMask,
+    ToTuple,
+    create_ldm_dataloaders,
+    create_vae_dataloaders,
+)
 
 Loaders = tuple[DataLoader[Any], DataLoader[Any]]
 

@@ -132,6 +132,20 @@ def test_rows_that_break_a_limit_are_tried_once_and_exit_3_when_none_is_left(com
     assert "Traceback" not in refused.err
 
 
+@pytest.mark.slow
+def test_a_comparison_without_a_pair_still_prints_its_one_document(command_line):
+    text = STUDY.replace("name: compared", "name: none").replace("size: 64", "size: 128")
+    path = command_line.study(text + "memory_limit: 1MiB\n", "none.yaml")
+    refused = command_line("compare", path, "default", "num_workers=1", "--pairs", "2", "--json", code=1)
+    document = refused.document
+    assert refused.out.count("\n") == 1
+    assert (document["ratio"], document["verdict"], document["pairs"]) == (None, None, 0)
+    assert document["b"]["num_workers"] == 1
+    assert "failed, device memory: " in refused.err
+    assert "Failure(" not in refused.err
+    assert "kind=" not in refused.err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

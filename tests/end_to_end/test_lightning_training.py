@@ -198,7 +198,7 @@ def test_two_ranks_share_samples_and_workers_whoever_would_inject_a_sampler(home
     assert told[0]["epochs"][0] != told[0]["epochs"][1]
     assert [one["num_workers"] for one in told] == [1] * RANKS, "two workers, divided by two ranks"
     assert [one["resolved_workers"] for one in told] == [1] * RANKS
-    assert [one["sampler"] for one in told] == ["RankSampler"] * RANKS
+    assert [one["sampler"] for one in told] == ["DistributedEpochSampler"] * RANKS
     predicted = [one["predicted"] for one in told]
     if injected:
         assert sorted(predicted[0] + predicted[1]) == list(range(40)), "no sample is predicted twice"

@@ -1,6 +1,8 @@
 """MONAI on this core: what is stored is bit-identical, what is random is seeded, and a model learns from it."""
 
+import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from autotune.data.transforms.local_normalization import ApplyLocalNormd, LocalN
 from autotune.errors import ArchiveError, MissingExtraError, SampleError, SpecError
 from autotune.integrations.monai import StagedMonaiDataset, is_random, monai_loader
 from autotune.registry import open_registry
+from autotune.resolve.resolution import AutotuneWarning
 from autotune.spec import LoaderConfig
 
 monai = pytest.importorskip("monai")
@@ -182,6 +185,116 @@ def test_monais_own_datasets_and_parts_of_them_are_taken(items):
         assert all(torch.equal(loaded[key], expected[key].as_tensor()) for key in KEYS)
     with pytest.raises(SpecError, match=r"got TensorDataset; autotune\.best_loader takes any other"):
         monai_loader(torch.utils.data.TensorDataset(torch.ones(2)))
+
+
+def numbered(count=8):
+    return [{"x": float(number)} for number in range(count)]
+
+
+def values(loader):
+    return [value for batch in loader for value in batch["x"].tolist()]
+
+
+RANKS = {
+    "told": {"rank": 1, "world_size": 2},
+    "torchrun": {"environ": {"TORCHELASTIC_RUN_ID": "run", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}},
+}
+
+
+@pytest.mark.filterwarnings("ignore::autotune.resolve.resolution.AutotuneWarning")
+@pytest.mark.parametrize("told", RANKS.values(), ids=RANKS)
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_samples_are_divided_among_ranks_without_a_process_group(told, shuffle):
+    dataset = StagedMonaiDataset(numbered(), None, seed=3)
+    second = values(monai_loader(dataset, batch_size=4, shuffle=shuffle, **told))
+    first = values(monai_loader(dataset, batch_size=4, shuffle=shuffle, rank=0, world_size=2))
+    assert len(first) == len(second) == 4
+    assert {*first, *second} == set(range(8))
+
+
+class Shifted(data.Dataset):
+    """Makes its samples in a way of its own."""
+
+    def _transform(self, index):
+        return {"x": self.data[index]["x"] + 100}
+
+
+def test_a_dataset_that_makes_its_samples_in_its_own_way_is_served_as_it_is():
+    with pytest.warns(AutotuneWarning, match=r"samples of Shifted are not its items.*StagedMonaiDataset\("):
+        loader = monai_loader(Shifted(numbered(), None), batch_size=4, num_workers=0)
+    assert values(loader) == [100.0 + number for number in range(8)]
+    zipped = data.ZipDataset([numbered(), numbered()])
+    with pytest.warns(AutotuneWarning, match="samples of ZipDataset"):
+        loader = monai_loader(zipped, batch_size=2, shuffle=True, num_workers=0, collate_fn=list)
+    pairs = [sample for batch in loader for sample in batch]
+    assert sorted(one["x"] for one, _ in pairs) == list(range(8))
+    assert all(one == other for one, other in pairs)
+    for own in (Shifted(numbered(), None), zipped):
+        with pytest.raises(SpecError, match="are not its items, transformed"):
+            StagedMonaiDataset.of(own)
+
+
+def test_classes_that_only_keep_what_a_dataset_gives_are_staged(tmp_path):
+    class Own(data.CacheDataset):
+        """Adds nothing to how samples are made."""
+
+    made = [
+        data.Dataset(numbered(), None),
+        data.PersistentDataset(numbered(), [len], tmp_path),
+        data.CacheNTransDataset(numbered(), [len], 1, tmp_path),
+        Own(numbered(), None, progress=False),
+        data.DatasetFunc(numbered(), list),
+    ]
+    assert all(StagedMonaiDataset.of(one).data == numbered() for one in made)
+    smart = data.SmartCacheDataset(numbered(), None, cache_num=4, progress=False)
+    with pytest.raises(SpecError, match="samples of SmartCacheDataset"):  # it has four of them at a time
+        StagedMonaiDataset.of(smart)
+
+
+def noise(_):
+    return {"x": np.random.random() + random.random() + torch.rand(()).item()}  # noqa: NPY002  # what users' functions do
+
+
+def test_functions_that_draw_from_global_generators_go_by_sample_and_epoch():
+    one, same = (StagedMonaiDataset(numbered(), noise, seed=4) for _ in range(2))
+    random.seed(1)
+    first = [one[index]["x"] for index in range(8)]
+    random.seed(2)
+    assert [same[index]["x"] for index in range(8)] == first
+    assert len(set(first)) == 8
+    same.set_epoch(1)
+    assert all(same[index]["x"] != first[index] for index in range(8))
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A working folder with folders in it."""
+    for name in ("liver/1.dcm", "liver/deep/2.dcm", "other/3.dcm", "plain.nii"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sources(*items):
+    return list(StagedMonaiDataset(items).source_paths())
+
+
+def test_sources_are_the_files_that_items_name_and_those_in_folders(tree):
+    assert sources({"image": "plain.nii", "mask": ["other/3.dcm", None, 3]}) == ["plain.nii", "other/3.dcm"]
+    in_liver = [str(tree / "liver" / name) for name in ("1.dcm", "deep/2.dcm")]
+    assert sources({"image": tree / "liver"}, {"image": f"{tree}/liver"}) == in_liver, "each folder once"
+    assert sources({"image": "./liver"}) == sources({"image": Path("liver")}) == ["liver/1.dcm", "liver/deep/2.dcm"]
+
+
+@pytest.mark.parametrize("word", ["", ".", "./", "/", "liver", "no such file", "\0", "x" * 5000, Path()])
+def test_text_that_is_no_path_and_folders_of_that_name_are_not_walked(tree, word):
+    assert sources({"image": "plain.nii", "organ": word}) == ["plain.nii"]
+    assert StagedMonaiDataset([{"organ": word}]).path_of(0) is None
+
+
+def test_an_item_that_is_a_folder_is_named_by_it(tree):
+    assert StagedMonaiDataset([{"image": tree / "liver"}]).path_of(0) == str(tree / "liver")
 
 
 @pytest.mark.filterwarnings("ignore::autotune.resolve.resolution.AutotuneWarning")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotune.constants import FUTILITY_SHARE, FUTILITY_WINDOWS, PRECISION_SHARE
-from autotune.measure.batches import count_samples
+from autotune.measure.batches import SampleCounter
 from autotune.measure.scoring import Stretch, excess_s, mean_ramp_s, rate_after_ramp, score
 from autotune.measure.window import counted, epoch_rate, is_futile, is_precise, is_unsteady, rate_interval
 from autotune.spec import Window
@@ -123,7 +123,7 @@ def test_samples_are_counted_in_any_nesting(size, batch_size):
 
     tensor = torch.zeros(size, 3)
     for batch in (tensor, {"a": tensor}, np.zeros((size, 2)), {"a": {"b": tensor}}):
-        assert count_samples(batch, batch_size) == size
-    assert count_samples([torch.zeros(batch_size, 3), torch.zeros(batch_size)], batch_size) == batch_size
-    assert count_samples([torch.zeros(7, 9)] * batch_size, batch_size) == batch_size
-    assert count_samples("text", batch_size) == batch_size
+        assert SampleCounter(batch_size)(batch) == size
+    assert SampleCounter(batch_size)([torch.zeros(batch_size, 3), torch.zeros(batch_size)]) == batch_size
+    assert SampleCounter(batch_size)([torch.zeros(7, 9)] * batch_size) == batch_size
+    assert SampleCounter(batch_size)("text") is None

@@ -190,6 +190,42 @@ class SlowStages(StagedDataset):
         return sample + torch.rand((), generator=generator)
 
 
+class OnDevice(Plain):
+    """Does something to batches on the device: sleeps, notes their size in a file, or raises."""
+
+    def __init__(self, path=None, sleep_ms=0.0, raises=False, count=64):
+        super().__init__(count)
+        self.path, self.sleep_ms, self.raises = path, sleep_ms, raises
+
+    def device_transform(self, batch):
+        if self.raises:
+            raise ValueError("the device does not like this batch")
+        time.sleep(self.sleep_ms / 1000)
+        if self.path is not None:
+            with Path(self.path).open("a") as file:
+                file.write(f"{os.getpid()} {len(batch)}\n")
+        return {"twice": 2 * batch}
+
+
+class Recognised(OnDevice):
+    """One whose samples may be stored."""
+
+    def fingerprint(self):
+        return "recognised"
+
+
+def make_step_on_transformed():
+    """Make a step that takes what `OnDevice` makes of a batch, also while evaluating."""
+
+    class Step:
+        def __call__(self, batch):
+            assert torch.equal(batch["twice"] % 2, torch.zeros_like(batch["twice"]))
+
+        evaluate = __call__
+
+    return Step()
+
+
 class Varying(Dataset):
     """Vectors of bytes of which a few are long."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
+from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,7 +76,7 @@ def _parse_header(header: bytes) -> _Header:
         if version not in _READERS:
             raise ArchiveDamagedError(f"a stored array must be of .npy version 1 or 2, got {version}")
         shape, fortran, dtype = _READERS[version](stream)
-    except (ValueError, OverflowError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError, MemoryError, SyntaxError, TokenError) as error:
         raise ArchiveDamagedError(f"a stored array has a broken header: {error}") from error
     if dtype.hasobject:
         raise ArchiveError(f"a stored array of {dtype} holds pickled objects, which are never loaded")

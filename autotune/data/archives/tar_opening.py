@@ -85,7 +85,12 @@ def open_tar(path: Path, *, limits: TarLimits, cache_folder: Callable[[], Path])
     if is_ours(path, compression):
         return _open_ours(path, compression, limits)
     plain = path if compression is None else inflated_copy(path, compression, cache_folder(), limits)
-    index, keys = index_foreign([plain], limits, by_folder=True)
+    try:
+        index, keys = index_foreign([plain], limits, by_folder=True)
+    except ArchiveError as error:
+        if compression is None:
+            raise
+        raise type(error)(f"{path}, inflated as {error}") from error
     reader = TarReader([plain], index, stored="encoded")
     return OpenedTar(path=path, reader=reader, kind="foreign", keys=keys, metadata={})
 

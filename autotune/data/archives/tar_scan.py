@@ -141,7 +141,10 @@ def _header(block: bytes, where: str) -> tarfile.TarInfo:
     try:
         return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError, OverflowError) as error:
-        raise ArchiveDamagedError(f"{where}: a member's header is broken or cut off: {error}") from error
+        raise ArchiveDamagedError(
+            f"{where}: a member's header is broken or cut off: {error}; give a whole tar, plain or compressed by "
+            "gz, xz or zst"
+        ) from error
 
 
 def _long_name(data: bytes, where: str) -> str:

@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import torch
 from torch.utils.data import Dataset, Subset
 
 from autotune.data.caches._base import ABSENT, CachedDataset
 from autotune.data.datasets.broken import BROKEN_POLICIES, BrokenSamples, NoSamples, OnBroken
+from autotune.data.datasets.file_reading import naming
 from autotune.data.datasets.lru_cache import LruCache, fresh_copy
 from autotune.data.datasets.memory_room import MemoryRoom
 from autotune.data.datasets.source_stream import LEFT_OUT, StreamedSource
 from autotune.data.modes import LoadingMode, load_in_mode
-from autotune.data.randomness import seeded
-from autotune.data.stages import StagedDataset
-from autotune.errors import DatasetError, SampleError, SpecError
+from autotune.data.randomness import seeded_alone
+from autotune.data.stages import StagedDataset, place_of
+from autotune.data.transforms.augmentation import ImageAugmentation, is_augmentation
+from autotune.errors import CapacityError, DatasetError, SampleError, SpecError
+from autotune.units import format_bytes
+
+_log = logging.getLogger(__name__)
 
 _RECENT_SHARE = 0.8
 """Share of the available memory that samples kept by `cache_size` take at most, over all workers."""
 _DONE = {"skip": "left out", "substitute": "replaced by the next one that can be read"}
+
+
+class KeepingSettings(TypedDict, total=False):
+    """Settings of `BaseDataset` that datasets of one kind of files take by name and hand on as they are.
+
+    Attributes:
+        transform: Applied to the first part of a sample; None by default.
+        target_transform: Applied to the second one; None by default.
+        cache_size: Samples that `LAZY` keeps in each process; 0 by default.
+        on_broken: What becomes of a sample that cannot be read; `raise` by default.
+        memory_limit_bytes: Most bytes that `EAGER` and `CACHED` keep; None, what is available, by default.
+        seed: Seed of what is random in the transforms; 0 by default.
+    """
+
+    transform: Callable[[Any], Any] | None
+    target_transform: Callable[[Any], Any] | None
+    cache_size: int
+    on_broken: OnBroken
+    memory_limit_bytes: int | None
+    seed: int
 
 
 class BaseDataset(StagedDataset):
@@ -32,12 +58,15 @@ class BaseDataset(StagedDataset):
     Subclasses have `__len__`, `read` and `decode`, and set what these need before this constructor runs. `read` and
     `decode` are deterministic, and what they give is what modes, caches and archives keep; `transform` and
     `target_transform` run afterwards on the first two parts of a sample, anew each time, with random numbers (of
-    Python, NumPy and torch) that belong to seed, epoch and index, and so are the same at every worker count.
+    Python, NumPy and torch) that belong to seed, epoch and index, and so are the same at every worker count and in
+    every thread. A `transform` of Albumentations, which has a generator of its own, is given as it is: it gets the
+    image as an array, and its numbers belong to seed, epoch and index too. Those of one that is called inside a
+    function, and of whatever else keeps a generator, do not.
 
     Loading modes: `LAZY` reads a sample when it is asked for and keeps the `cache_size` that were used last, in each
     process; `EAGER` reads all of them in the constructor, and `CACHED` each at its first use, into memory that all
-    workers share, as far as there is room; `STREAMING` keeps nothing, and `loaded()` gives the samples from front to
-    back, each worker its own range.
+    workers share, as far as there is room, be it for none; `STREAMING` keeps nothing, and `loaded()` gives the samples
+    from front to back, each worker its own range.
 
     Broken files: with `on_broken="raise"` a sample that cannot be read is a `SampleError` with its path.
     `substitute` gives the next sample that can be read, in the order of the dataset and round its end, so lengths
@@ -47,7 +76,7 @@ class BaseDataset(StagedDataset):
 
     Args:
         data_path: File or folder.
-        transform: Applied to the first part of a sample.
+        transform: Applied to the first part of a sample: a function, or a transform of Albumentations.
         target_transform: Applied to the second one.
         loading_mode: See above.
         cache_size: Samples that `LAZY` keeps in each process, the ones used last; 0 keeps none.
@@ -61,7 +90,7 @@ class BaseDataset(StagedDataset):
     """
 
     unfingerprinted: tuple[str, ...] = (
-        "cache_size", "loading_mode", "memory_limit_bytes", "target_transform", "transform",
+        "cache_size", "data_path", "loading_mode", "memory_limit_bytes", "target_transform", "transform",
         "_broken", "_memory", "_recent",
     )  # fmt: skip
 
@@ -83,7 +112,7 @@ class BaseDataset(StagedDataset):
         if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
             raise SpecError(f"cache_size is a number of samples, at least 0, got {cache_size!r}")
         self.data_path = existing_path(data_path)
-        self.transform = transform
+        self.transform = ImageAugmentation(transform) if is_augmentation(transform) else transform
         self.target_transform = target_transform
         self.loading_mode = _mode(loading_mode)
         self.cache_size = cache_size
@@ -130,7 +159,7 @@ class BaseDataset(StagedDataset):
     def augment(self, sample: Any, generator: torch.Generator) -> Any:
         """Apply the transforms; what is random in them is drawn from the generator."""
         seed = int(torch.randint(2**31, (), generator=generator))
-        with seeded(seed):
+        with seeded_alone(seed):
             return self.transformed(sample)
 
     def transformed(self, sample: Any) -> Any:
@@ -244,7 +273,14 @@ class BaseDataset(StagedDataset):
             source = self.unkept()
             if self.on_broken == "skip":  # what is left out needs something in its place while memory is filled
                 source.on_broken = "substitute"
-            cached = load_in_mode(source, self.loading_mode, limit_bytes=self.memory_limit_bytes)
+            try:
+                cached = load_in_mode(source, self.loading_mode, limit_bytes=self.memory_limit_bytes)
+            except CapacityError as error:  # not even one sample fits
+                _log.warning(
+                    "%s: nothing is kept, as one sample needs %s and %s may be used; each is read when it is asked for",
+                    self.data_path, format_bytes(error.needed_bytes), format_bytes(error.available_bytes),
+                )  # fmt: skip
+                return
             self._memory = cached if isinstance(cached, CachedDataset) else None
 
     def _kept_or_read(self, index: int) -> Any:
@@ -263,14 +299,12 @@ class BaseDataset(StagedDataset):
 
     def _named(self, index: int) -> Any:
         """Read one sample; what is wrong with it names the file."""
-        try:
-            return self.load(index)
-        except SampleError as error:
-            if error.path is not None:
-                raise
-            raise SampleError(error.message, self.path_of(index)) from error
-        except OSError as error:
-            raise SampleError(f"it cannot be read: {error}", self.path_of(index)) from error
+        path = self.path_of(index)
+        with naming(path):
+            try:
+                return self.load(index)
+            except OSError as error:
+                raise SampleError(f"it cannot be read: {error}", path) from error
 
     def _substitute(self, index: int) -> Any:
         for step in range(1, len(self)):
@@ -289,19 +323,16 @@ class BaseDataset(StagedDataset):
                 continue
 
     def _place(self, index: int) -> int:
-        count = len(self)
-        if not -count <= index < count:
-            raise IndexError(f"index must be under {count}, got {index}")
-        return int(index) % count
+        return place_of(index, len(self))
 
 
 def existing_path(path: str | os.PathLike[str]) -> Path:
-    """Give a path that exists.
+    """Give a path that exists, absolute, as files are opened later and the current folder may be another one then.
 
     Raises:
         DatasetError: There is nothing.
     """
-    found = Path(path).expanduser()
+    found = Path(path).expanduser().absolute()
     if not found.exists():
         raise DatasetError(f"data_path must exist, got {os.fspath(path)!r} in {Path.cwd()}")
     return found
@@ -315,4 +346,4 @@ def _mode(mode: LoadingMode | str) -> LoadingMode:
         raise SpecError(f"loading_mode must be one of {known}, got {mode!r}") from error
 
 
-__all__ = ["BaseDataset", "LoadingMode", "OnBroken"]
+__all__ = ["BaseDataset", "KeepingSettings", "LoadingMode", "OnBroken"]

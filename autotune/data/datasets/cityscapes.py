@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +14,13 @@ import numpy.typing as npt
 import torch
 
 from autotune.data.datasets.cityscapes_labels import Target, check_label_ids, check_target, map_label_ids
+from autotune.data.datasets.file_reading import file_bytes, naming
 from autotune.data.datasets.image_decoders import decode_image, open_header
-from autotune.data.datasets.images import MAX_FILE_BYTES
 from autotune.data.datasets.windows import Size, as_size
 from autotune.data.stages import Raw, StagedDataset
-from autotune.data.transforms.augmentation import SeededAugmentation
+from autotune.data.transforms.augmentation import SeededAugmentation, check_layout
+from autotune.data.transforms.device_normalization import NormalizesImages, check_normalize_on
 from autotune.errors import DatasetError, SampleError, SpecError
-from autotune.units import format_bytes
 
 FrameId = tuple[str, str, str]
 """City, sequence and frame, as the names of the files have them."""
@@ -54,13 +54,19 @@ class CityscapesDataset(StagedDataset):
         label_dir: Folder of the cities' masks, in place of `<root>/gtFine/<split>`.
         size: Height and width of a sample.
         normalize: Whether images are divided by 255.
+        normalize_on: Where: `loader` where samples are loaded, or `device` in whole batches after the transfer, by
+            `device_transform`. Samples are uint8 then, a quarter of the bytes.
         target: What a mask holds: `category` (8 of them), `id` (34 label ids) or `train_id` (19, others 255).
         channels: Where the channels of an image are: `first` as torch has them, `last` as Keras does.
-        augmentation: A transform of Albumentations, or a `SeededAugmentation`; both parts get the same draw.
+        augmentation: A transform of Albumentations, or a `SeededAugmentation`; both parts get the same draw. It keeps
+            size, channels and 8-bit pixels (one that normalises by itself goes with `normalize=True`, which then
+            leaves it at that); masks keep their values.
         seed: Seed of the augmentation.
 
     Attributes:
         ids: City, sequence and frame of each sample, text `(samples, 3)`.
+        normalize: Whether images are divided by 255 where they are loaded.
+        device_transform: What normalises batches on the device; None where the loader does, or nothing.
 
     Raises:
         DatasetError: A folder is missing or empty, or images and masks do not belong together; the message lists them.
@@ -80,6 +86,7 @@ class CityscapesDataset(StagedDataset):
         label_dir: str | os.PathLike[str] | None = None,
         size: Size = (512, 512),
         normalize: bool = True,
+        normalize_on: str = "loader",
         target: str = "category",
         channels: str = "first",
         augmentation: Any = None,
@@ -89,7 +96,11 @@ class CityscapesDataset(StagedDataset):
         if channels not in ("first", "last"):
             raise SpecError(f"channels must be 'first' or 'last', got {channels!r}")
         self.size = as_size(size, "size")
-        self.normalize = normalize
+        on_device = check_normalize_on(normalize_on) == "device"
+        if on_device and not normalize:
+            raise SpecError("normalize_on='device' normalises images, got it beside normalize=False; leave one out")
+        self.normalize = normalize and not on_device
+        self.device_transform = NormalizesImages([0.0], [255.0]) if on_device else None
         self.target: Target = check_target(target)
         self.channels: Channels = "first" if channels == "first" else "last"
         self.split = split
@@ -108,7 +119,7 @@ class CityscapesDataset(StagedDataset):
     def read(self, index: int) -> Raw:
         """Give the bytes of the image and of the mask."""
         image, labels = self.paths_of(index)
-        return _file_bytes(image), _file_bytes(labels)
+        return file_bytes(image), file_bytes(labels)
 
     def decode(self, raw: Raw) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn the bytes of both files into a sample; without normalisation and layout where it will be augmented."""
@@ -120,10 +131,10 @@ class CityscapesDataset(StagedDataset):
         """Read one sample before augmentation; what is wrong with it names the file."""
         image_path, label_path = self.paths_of(index)
         image, labels = self.read(index)
-        with _naming(image_path):
+        with naming(image_path):
             image_size = _image_size(image)
             pixels = self._decoded_image(image)
-        with _naming(label_path):
+        with naming(label_path):
             mask = self._decoded_mask(labels, image_size)
         return self._decoded(pixels, mask)
 
@@ -171,7 +182,10 @@ class CityscapesDataset(StagedDataset):
                 f"{image_size[1]}; both must be of one size"
             )
         if image.mode not in ("L", "P"):
-            raise SampleError(f"label ids are a PNG of one 8-bit channel, got mode {image.mode!r} of PIL")
+            raise SampleError(
+                f"label ids are a PNG of one 8-bit channel, got mode {image.mode!r} of PIL; files named "
+                "..._labelIds.png hold them"
+            )
         height, width = self.size
         try:
             ids = np.asarray(image)
@@ -190,6 +204,10 @@ class CityscapesDataset(StagedDataset):
     def _augmented(self, sample: Any, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         pixels, mask = sample
         changed = self.augmentation(generator, image=pixels.numpy(), mask=mask.numpy())  # type: ignore[misc]  # not None
+        converted = self.normalize or self.device_transform is not None  # which says what it takes by itself
+        kept = (np.uint8, np.float32) if converted else (np.uint8,)
+        check_layout("image", changed["image"], size=self.size, channels=3, dtypes=kept)
+        check_layout("mask", changed["mask"], size=self.size, channels=1, dtypes=(np.uint8,))
         return self._finished(changed["image"], changed["mask"])
 
     def _finished(self, pixels: npt.NDArray[Any], mask: npt.NDArray[Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -202,6 +220,11 @@ class CityscapesDataset(StagedDataset):
             else:  # an augmentation that normalises by itself
                 image[...] = ordered
         else:
+            if self.device_transform is not None and ordered.dtype != np.uint8:
+                raise SpecError(
+                    f"normalize_on='device' takes an augmentation that leaves pixels uint8, got {ordered.dtype}; leave "
+                    "normalising out of the augmentation, or take normalize_on='loader'"
+                )
             image = np.ascontiguousarray(ordered)
         return torch.from_numpy(image), torch.from_numpy(np.ascontiguousarray(mask))
 
@@ -266,8 +289,8 @@ def _given_ids(ids: Iterable[Sequence[str | int]]) -> list[FrameId]:
     return given
 
 
-def _checked_id(given: Sequence[str | int]) -> FrameId:
-    parts = [f"{part:06d}" if isinstance(part, int) else str(part) for part in given]
+def _checked_id(given: Sequence[Any]) -> FrameId:
+    parts = [f"{part:06d}" if isinstance(part, Integral) else str(part) for part in given]
     if isinstance(given, str) or len(parts) != 3 or any(not part or "/" in part or part == ".." for part in parts):
         raise SpecError(f"an id is (city, sequence, frame), got {given!r}")
     return parts[0], parts[1], parts[2]
@@ -291,31 +314,6 @@ def _relative(identity: FrameId, suffix: str) -> str:
 def _listed(paths: Sequence[Path]) -> str:
     more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
     return ", ".join(map(str, paths[:_SHOWN])) + more
-
-
-def _file_bytes(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123  # paths come as text
-            size_bytes = os.fstat(file.fileno()).st_size
-            if size_bytes > MAX_FILE_BYTES:
-                raise SampleError(
-                    f"the file has {format_bytes(size_bytes)}, and at most {format_bytes(MAX_FILE_BYTES)} are read",
-                    path,
-                )
-            return file.read()
-    except OSError as error:
-        raise SampleError(f"the file cannot be read: {error}", path) from error
-
-
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Give errors that know no file the path."""
-    try:
-        yield
-    except SampleError as error:
-        if error.path is not None:
-            raise
-        raise SampleError(error.message, path) from error
 
 
 def _image_size(data: bytes) -> tuple[int, int]:

@@ -18,11 +18,14 @@ from autotune.data.datasets.raster_files import (
     Pixels,
     Raster,
     invalid_pixels,
+    raster_metadata,
     raster_size,
 )
 from autotune.data.datasets.raster_statistics import NormalizationChoice, Paths, bands_to_read, fitted
 from autotune.data.datasets.windows import Size
 from autotune.data.stages import StagedDataset
+from autotune.data.transforms.augmentation import SeededAugmentation, check_layout
+from autotune.data.transforms.device_normalization import NormalizesImages, check_normalize_on
 from autotune.data.transforms.normalization import Normalization
 from autotune.errors import DatasetError, SampleError, SpecError
 
@@ -33,28 +36,52 @@ GAP_THRESHOLDS = (5.0, 10.0, 15.0, 20.0)
 class ForestDataset(StagedDataset):
     """What the datasets of forest gaps share: normalisation, which is stored, and augmentation, which is not.
 
+    With `normalize_on="device"` samples hold what was measured, and NaN where nothing was; `device_transform` then
+    normalises whole batches after the transfer and puts `fill` at those pixels.
+
     Attributes:
         bands: Bands of the image, counted from 1; None is all of its file.
-        normalization: Statistics that samples are normalised by; None leaves them as they are.
+        normalization: Statistics that images are normalised by; None leaves them as they are.
+        normalize_on: Where: `loader` or `device`.
+        device_transform: What normalises batches on the device; None where the loader does, or nothing.
         augmentation: What image and mask are augmented by; None without.
         band_count: Bands of the image.
     """
 
-    unfingerprinted: Any = ("augmentation",)
+    unfingerprinted: Any = ("augmentation", "normalization")
     bands: Any
     _open: Any
     _windows: Any
 
-    def _prepare(self, normalization: Normalization | None, augmentation: Any, *, bands: int) -> None:
-        from autotune.data.transforms.augmentation import SeededAugmentation
-
-        if normalization is not None:
-            normalization.check_bands(bands)
-        self.normalization = normalization
+    def _prepare(
+        self, normalization: Normalization | None, augmentation: Any, *, bands: int, normalize_on: str
+    ) -> None:
+        self.normalize_on = check_normalize_on(normalize_on)
         self.band_count = bands
+        if self.normalize_on == "device" and augmentation is not None:
+            raise SpecError(
+                "augmentation is made for normalised images, and normalize_on='device' normalises after it; leave "
+                "augmentation out, or take normalize_on='loader'"
+            )
+        self._normalize_by(normalization)
         if augmentation is not None and not isinstance(augmentation, SeededAugmentation):
             augmentation = SeededAugmentation(augmentation)
         self.augmentation = augmentation
+
+    def _normalize_by(self, normalization: Normalization | None) -> None:
+        if normalization is not None:
+            normalization.check_bands(self.band_count)
+        self.normalization = normalization
+        on_device = self.normalize_on == "device"
+        self._stored_normalization = None if on_device else normalization
+        self.device_transform: NormalizesImages | None = None
+        if on_device and normalization is not None:
+            self.device_transform = NormalizesImages(normalization.centre, normalization.scale, missing=self._filled)
+
+    @property
+    def _filled(self) -> float:
+        """Value that pixels without a measurement have in training."""
+        raise NotImplementedError
 
     @property
     def augments_samples(self) -> bool:
@@ -62,12 +89,21 @@ class ForestDataset(StagedDataset):
         return self.augmentation is not None
 
     def augment(self, sample: Any, generator: torch.Generator) -> Any:
-        """Augment image and mask alike."""
+        """Augment image and mask alike.
+
+        Raises:
+            SpecError: The augmentation changes the size that samples are declared to have, channels or types, or
+                clips values outside 0 to 1, such as heights and z-scores, as `SeededAugmentation` tells.
+        """
         if self.augmentation is None:
             return sample
-        image, mask, *rest = sample
-        made = self.augmentation(generator, image=_channels_last(image), mask=_channels_last(mask))
-        return (_channels_first(made["image"]), _channels_first(made["mask"]), *rest)
+        parts = dict(zip(("image", "mask"), map(_channels_last, sample[:2]), strict=True))
+        made = self.augmentation(generator, **parts)
+        # Files of unknown size are not declared to have one: they may be cut to one size.
+        size = getattr(self, "window", None) or getattr(self, "size", None) or made["image"].shape[:2]
+        for name, part in parts.items():
+            check_layout(name, made[name], size=size, channels=part.shape[2], dtypes=(part.dtype,))
+        return (_channels_first(made["image"]), _channels_first(made["mask"]), *sample[2:])
 
     def with_normalization(self, normalization: Normalization | None) -> Self:
         """Give a copy that normalises otherwise.
@@ -75,10 +111,8 @@ class ForestDataset(StagedDataset):
         Raises:
             SpecError: The statistics are for another number of bands.
         """
-        if normalization is not None:
-            normalization.check_bands(self.band_count)
         changed = self._copied()
-        changed.normalization = normalization
+        changed._normalize_by(normalization)  # noqa: SLF001  # its own class
         return changed
 
     def without_augmentation(self) -> Self:
@@ -122,7 +156,11 @@ class ForestGapDataset(ForestDataset, GeoTiffPairDataset):
         normalization: Statistics, a kind that is fitted to these images (`min_max`, `z_score`, `robust`), or a JSON
             file of saved statistics. Pixels without a measurement count neither here nor there: they get `fill`
             after it, which is 0 and so the mean under `z_score`.
-        augmentation: Albumentations transform of image and mask, drawn anew each epoch and never stored.
+        normalize_on: Where: `loader` where samples are loaded, or `device` in whole batches after the transfer, by
+            `device_transform`, which no augmentation goes with.
+        augmentation: Albumentations transform of image and mask, drawn anew each epoch and never stored. It keeps
+            the size of windows. What changes brightness or adds noise clips images to 0 to 1 and is refused where
+            values lie outside, as heights and z-scores do: it goes with `normalization="min_max"`.
         bands: Bands of the image, counted from 1; None is all.
         nodata_zero_is_invalid: Whether a declared nodata value of 0 counts.
         dtype: Type of the image; with `normalization` a type of floats.
@@ -140,6 +178,7 @@ class ForestGapDataset(ForestDataset, GeoTiffPairDataset):
         mask_paths: Paths,
         *,
         normalization: NormalizationChoice = None,
+        normalize_on: str = "loader",
         augmentation: Any = None,
         bands: Sequence[int] | None = None,
         nodata_zero_is_invalid: bool = False,
@@ -151,21 +190,23 @@ class ForestGapDataset(ForestDataset, GeoTiffPairDataset):
             raise DatasetError("a dataset of forest gaps needs at least one image, got none")
         if normalization is not None and (dtype is None or np.dtype(dtype).kind != "f"):
             raise SpecError(f"normalisation gives floats, got dtype={dtype!r}; take float32 or float64")
+        if normalize_on == "device":
+            _check_holds_measurements(dtype, settings.get("nodata", "mask"))
         super().__init__(
             inputs, masks, bands=bands, nodata_zero_is_invalid=nodata_zero_is_invalid, dtype=dtype, **settings
         )
         count = bands_to_read(inputs[0], self.bands)
         statistics = fitted(normalization, inputs, bands=self.bands, nodata_zero_is_invalid=nodata_zero_is_invalid)
-        self._prepare(statistics, augmentation, bands=count)
+        self._prepare(statistics, augmentation, bands=count, normalize_on=normalize_on)
 
-    def base_sample(self, index: int) -> Any:
-        """Read one sample before augmentation."""
-        try:
-            return super().base_sample(index)
-        except IndexError as error:  # of a band: rasterio raises no error of its own
-            if not -len(self) <= index < len(self):
-                raise
-            raise SampleError(f"bands {self.bands} are asked for: {error}", self.path_of(index)) from error
+    @property
+    def missing_pixel(self) -> float:
+        """Value that samples have where nothing was measured."""
+        return self.fill if self.device_transform is None else np.nan
+
+    @property
+    def _filled(self) -> float:
+        return self.fill
 
     def sample_structure(self) -> str | None:
         """Declare the structure of a sample, where it is known without opening a file."""
@@ -183,9 +224,9 @@ class ForestGapDataset(ForestDataset, GeoTiffPairDataset):
                 "choose some by bands=(...)",
                 path,
             )
-        if self.normalization is not None:
+        if self._stored_normalization is not None:
             missing = invalid_pixels(image, zero_is_invalid=self.nodata_zero_is_invalid)
-            pixels = self.normalization.apply(image.pixels)
+            pixels = self._stored_normalization.apply(image.pixels)
             # no value means "not measured" any more, and what is not finite always does
             pixels[missing] = np.nan if self.nodata == "mask" else image.pixels[missing]
             image = Raster(pixels=pixels, nodata=None, crs=image.crs, transform=image.transform)
@@ -204,6 +245,7 @@ class HeightGapDataset(ForestDataset, GapMaskDataset):
         window: Size of the windows in pixels; None takes whole rasters, filled up to the largest.
         stride: Step from window to window; windows cover every pixel.
         normalization: As `ForestGapDataset` takes it.
+        normalize_on: As `ForestGapDataset` takes it.
         augmentation: As `ForestGapDataset` takes it.
         nodata_zero_is_invalid: Whether a declared nodata value of 0 counts; by default 0 m is a gap.
         fill: What the height gets where nothing was measured, after normalisation.
@@ -227,6 +269,7 @@ class HeightGapDataset(ForestDataset, GapMaskDataset):
         window: Size | None = None,
         stride: Size | None = None,
         normalization: NormalizationChoice = None,
+        normalize_on: str = "loader",
         augmentation: Any = None,
         nodata_zero_is_invalid: bool = False,
         fill: float = 0.0,
@@ -255,18 +298,22 @@ class HeightGapDataset(ForestDataset, GapMaskDataset):
         self.metadata = metadata
         self._open = OpenRasters(place=metadata)
         statistics = fitted(normalization, inputs, bands=(1,), nodata_zero_is_invalid=nodata_zero_is_invalid)
-        self._prepare(statistics, augmentation, bands=1)
+        self._prepare(statistics, augmentation, bands=1, normalize_on=normalize_on)
 
     def __getitem__(self, index: int) -> Any:
-        return self.augment_sample(self.base_sample(index), index)
+        return StagedDataset.__getitem__(self, index)  # by name, as there is a second base with its own
+
+    @property
+    def _filled(self) -> float:
+        return self.missing_height
 
     def base_sample(self, index: int) -> Any:
         """Read one window before augmentation."""
         heights, gaps = GapMaskDataset.__getitem__(self, index)
         missing = gaps[:1] == IGNORED
-        if self.normalization is not None:
-            heights = self.normalization.apply(heights)
-        heights[missing] = self.missing_height
+        if self._stored_normalization is not None:
+            heights = self._stored_normalization.apply(heights)
+        heights[missing] = self.missing_height if self.device_transform is None else torch.nan
         gaps[missing.expand_as(gaps)] = self.ignore_index or 0
         return (heights, gaps, self._place(index)) if self.metadata else (heights, gaps)
 
@@ -280,14 +327,7 @@ class HeightGapDataset(ForestDataset, GapMaskDataset):
         height, width = self._sizes[number].tolist()
         box = (row, column, min(self.window[0], height - row), min(self.window[1], width - column))
         corner = self._open.read(self.path_of(index), (row, column, 1, 1), bands=(1,))
-        return {
-            "path": self.path_of(index),
-            "crs": corner.crs,
-            "transform": corner.transform,
-            "has_nodata": corner.nodata is not None,
-            "nodata": float("nan") if corner.nodata is None else float(corner.nodata),
-            "window": box,
-        }
+        return raster_metadata(corner, self.path_of(index), box)
 
 
 def _listed(paths: Paths | str | os.PathLike[str] | None) -> list[str]:
@@ -297,6 +337,15 @@ def _listed(paths: Paths | str | os.PathLike[str] | None) -> list[str]:
     if isinstance(paths, str | os.PathLike):
         return [os.fspath(paths)]
     return [os.fspath(path) for path in paths]
+
+
+def _check_holds_measurements(dtype: str | None, nodata: str) -> None:
+    """Refuse settings with which samples cannot hold what the device is to normalise."""
+    if nodata != "mask" or dtype is None or np.dtype(dtype) not in (np.float32, np.float64):
+        raise SpecError(
+            "with normalize_on='device' samples hold values as they were measured, and NaN where nothing was: that "
+            f"takes nodata='mask' and float32 or float64, got nodata={nodata!r} and dtype={dtype!r}"
+        )
 
 
 def _largest(paths: Sequence[str]) -> tuple[int, int]:

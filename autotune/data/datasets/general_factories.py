@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autotune.data.datasets.drawn_once import Progress
 from autotune.data.datasets.general_images import ImageDataset
 from autotune.data.datasets.hdf5_arrays import HDF5Dataset
 from autotune.data.datasets.sample_files import hdf5_features, photographs, text_lines
 from autotune.data.datasets.texts import TextDataset
 from autotune.data.datasets.windows import Size
 from autotune.home import home_folder
-
-Progress = Callable[[int, int], None]
 
 
 def images(

@@ -13,12 +13,14 @@ import torch
 
 from autotune.data.datasets.base import BaseDataset
 from autotune.data.datasets.broken import OnBroken
+from autotune.data.datasets.class_folders import class_numbers
 from autotune.data.datasets.image_decoders import decode_image
-from autotune.data.datasets.images import ImageFilesDataset
+from autotune.data.datasets.images import ImageFilesDataset, image_files
 from autotune.data.datasets.windows import Size
 from autotune.data.extras import needed
 from autotune.data.modes import LoadingMode
 from autotune.data.stages import Raw
+from autotune.data.transforms.device_normalization import NormalizesImages, check_normalize_on
 from autotune.errors import SpecError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -27,7 +29,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Standard deviation of red, green and blue over ImageNet, in 0 to 1."""
 
 
-class ImageDataset(BaseDataset, ImageFilesDataset):  # type: ignore[misc]  # how many names each leaves out
+class ImageDataset(BaseDataset, ImageFilesDataset):
     """The images of a folder with the number of their class folder.
 
     A sample is `(image, target)`: float32 `(3, H, W)` and an int64 tensor without dimensions. By default an image is
@@ -39,7 +41,7 @@ class ImageDataset(BaseDataset, ImageFilesDataset):  # type: ignore[misc]  # how
     those of `BaseDataset`; classes and decoders those of `ImageFilesDataset`.
 
     Args:
-        data_path: Folder of images, in class folders or without; or one image.
+        data_path: Folder of images, in class folders or without (hidden files are left out); or one image.
         image_size: Height and width, or one number for a square.
         transform: Takes the place of resizing and normalising.
         loading_mode: How samples come into memory.
@@ -47,6 +49,8 @@ class ImageDataset(BaseDataset, ImageFilesDataset):  # type: ignore[misc]  # how
         target_transform: Applied to the target.
         mean: Mean of red, green and blue, in 0 to 1.
         std: Standard deviation of red, green and blue, in 0 to 1.
+        normalize_on: Where images are scaled and normalised: `loader` where samples are loaded, or `device` in whole
+            batches after the transfer, by `device_transform`. Samples are uint8 then, a quarter of the bytes.
         decoder: One of `image_decoders.DECODERS`.
         on_broken: What becomes of an image that cannot be read.
         memory_limit_bytes: Most bytes that `EAGER` and `CACHED` keep.
@@ -54,12 +58,14 @@ class ImageDataset(BaseDataset, ImageFilesDataset):  # type: ignore[misc]  # how
 
     Attributes:
         image_size: Height and width; None with a transform of the caller's own.
+        device_transform: What normalises batches on the device; None where the loader does.
 
     Raises:
         DatasetError: The folder is missing or holds no image.
         SpecError: A setting breaks its rule.
     """
 
+    unfingerprinted = ("mean", "std")
     part_names = ("image", "label.cls")
 
     def __init__(  # noqa: PLR0917  # the documented order
@@ -73,6 +79,7 @@ class ImageDataset(BaseDataset, ImageFilesDataset):  # type: ignore[misc]  # how
         target_transform: Callable[[Any], Any] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        normalize_on: str = "loader",
         decoder: str = "pil",
         on_broken: OnBroken = "raise",
         memory_limit_bytes: int | None = None,
@@ -85,6 +92,13 @@ class ImageDataset(BaseDataset, ImageFilesDataset):  # type: ignore[misc]  # how
         self.mean, self.std = _channels(mean, "mean"), _channels(std, "std")
         if min(self.std) <= 0:
             raise SpecError(f"std must be above 0 for every channel, got {std!r}")
+        on_device = check_normalize_on(normalize_on) == "device"
+        if on_device and transform is not None:
+            raise SpecError(
+                "a transform takes the place of normalising, got one beside normalize_on='device'; leave one out"
+            )
+        self._stored_scaling = None if on_device else (self.mean, self.std)
+        self.device_transform = _on_device(self.mean, self.std) if on_device else None
         BaseDataset.__init__(
             self,
             data_path,
@@ -119,9 +133,11 @@ class ImageDataset(BaseDataset, ImageFilesDataset):  # type: ignore[misc]  # how
         return self._pixels(self.read(index))
 
     def finish(self, kept: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalise an image, unless a transform is to get it as it is."""
+        """Normalise an image, unless a transform or the device is to get it as it is."""
         image, target = kept
-        return (image if self.transform is not None else self._normalised(image)), target
+        if self.transform is not None or self.device_transform is not None:
+            return image, target
+        return self._normalised(image), target
 
     def decode(self, raw: Raw) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]  # the label is a tensor
         """Turn the bytes of a file and its label into a sample before the transforms."""
@@ -139,7 +155,8 @@ class ImageDataset(BaseDataset, ImageFilesDataset):  # type: ignore[misc]  # how
         """Declare the structure of a sample, where no transform of the caller's own makes it."""
         if self.size is None or self.augments_samples:
             return None
-        return f"(float32[3,{self.size[0]},{self.size[1]}], int64[])"
+        dtype = "float32" if self.device_transform is None else "uint8"
+        return f"({dtype}[3,{self.size[0]},{self.size[1]}], int64[])"
 
     def _pixels(self, raw: Raw) -> tuple[torch.Tensor, torch.Tensor]:
         pixels = decode_image(bytes(raw[0]), self.decoder, self.size)
@@ -155,17 +172,18 @@ class ImageDataset(BaseDataset, ImageFilesDataset):  # type: ignore[misc]  # how
         return torch.from_numpy(made)
 
 
-def _labelled_images(path: Path) -> tuple[list[str], list[int], tuple[str, ...]]:
+def _labelled_images(path: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
     """Give the images of a folder, their labels and the names of these."""
     if path.is_file():
-        return [str(path)], [0], ()
-    found = ImageFilesDataset.from_folder(path)
-    paths = list(found.source_paths())
-    if not found.classes:
-        return paths, [0] * len(paths), ()
-    numbers = {name: number for number, name in enumerate(found.classes)}
-    root = Path(os.path.abspath(path))  # noqa: PTH100  # as the paths were made whole: resolve() would follow links
-    return paths, [numbers[Path(one).relative_to(root).parts[0]] for one in paths], found.classes
+        return [path], [0], ()
+    paths = image_files(path)
+    classes, labels = class_numbers(paths, path, kind="images")
+    return paths, labels.tolist(), classes
+
+
+def _on_device(mean: Sequence[float], std: Sequence[float]) -> NormalizesImages:
+    """Give what scales 8-bit pixels to 0 to 1 and normalises them, in one step."""
+    return NormalizesImages([255 * value for value in mean], [255 * value for value in std])
 
 
 def _channels(values: Sequence[float], name: str) -> tuple[float, float, float]:

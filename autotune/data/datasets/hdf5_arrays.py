@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Unpack
 
 import torch
 from torch.utils.data import Sampler
 
-from autotune.data.datasets.base import BaseDataset, existing_path
-from autotune.data.datasets.broken import OnBroken
-from autotune.data.datasets.hdf5_files import dataset_names, open_file
+from autotune.data.datasets.base import BaseDataset, KeepingSettings, existing_path
+from autotune.data.datasets.hdf5_files import dataset_names, listed, open_file
 from autotune.data.datasets.hdf5_rows import RowsFacts, RowsReader
 from autotune.data.modes import LoadingMode
 from autotune.data.stages import Raw
@@ -23,7 +24,8 @@ class HDF5Dataset(BaseDataset):
 
     A sample is row number `index` along the first axis: a tensor of the dataset's type, or `str` of a dataset of
     text. With several names (a list, or the name of a group) it is a dict of them by name; with `target_name` it is
-    `(row, target)`. Rows of varying length become tensors of varying length.
+    `(row, target)`, and the target is left out of the group that it lies in. Rows of varying length become tensors of
+    varying length.
 
     The file is opened in each process at its first use. Compressed rows are read a chunk at a time, so that rows
     which follow each other decompress it once; `ChunkShuffleSampler` shuffles in an order that keeps it so.
@@ -33,16 +35,13 @@ class HDF5Dataset(BaseDataset):
         dataset_name: Name of the dataset (`group/name`), of a group, or several names.
         target_name: Name of the dataset of targets; None gives samples without.
         loading_mode: How samples come into memory.
-        transform: Applied to the row.
-        target_transform: Applied to the target.
-        cache_size: Rows that `LAZY` keeps in each process.
-        on_broken: What becomes of a row that cannot be read.
-        memory_limit_bytes: Most bytes that `EAGER` and `CACHED` keep.
-        seed: Seed of what is random in the transforms.
+        **settings: Settings of `BaseDataset`: `transform` (of the row), `target_transform`, `cache_size`, `on_broken`,
+            `memory_limit_bytes` and `seed`.
 
     Raises:
         DatasetError: The file is no HDF5, has no such dataset (those that it has are listed), their lengths differ,
             or a chunk is compressed by an unknown filter.
+        SpecError: A dataset is named twice, be it as a row and as the target.
         MissingExtraError: `h5py` is not installed.
     """
 
@@ -54,13 +53,7 @@ class HDF5Dataset(BaseDataset):
         dataset_name: str | Sequence[str] = "data",
         target_name: str | None = None,
         loading_mode: LoadingMode | str = LoadingMode.LAZY,
-        *,
-        transform: Callable[[Any], Any] | None = None,
-        target_transform: Callable[[Any], Any] | None = None,
-        cache_size: int = 0,
-        on_broken: OnBroken = "raise",
-        memory_limit_bytes: int | None = None,
-        seed: int = 0,
+        **settings: Unpack[KeepingSettings],
     ) -> None:
         path = existing_path(data_path)
         if path.is_dir():
@@ -71,23 +64,12 @@ class HDF5Dataset(BaseDataset):
         self.dataset_name = dataset_name if isinstance(dataset_name, str) else tuple(dataset_name)
         self.target_name = target_name
         with open_file(path) as file:
-            names = [name for one in wanted for name in dataset_names(file, one, path)]
-            if target_name is not None:
-                names += self._target(dataset_names(file, target_name, path))
+            names = _names(file, wanted, target_name, path)
             self._facts = tuple(RowsFacts.of(file[name], name, path) for name in names)
         self._single = len(names) == 1 + (target_name is not None)
         self._check_lengths(str(path))
-        self._reader = RowsReader(path.absolute(), self._facts)
-        super().__init__(
-            path,
-            transform,
-            target_transform,
-            loading_mode,
-            cache_size=cache_size,
-            on_broken=on_broken,
-            memory_limit_bytes=memory_limit_bytes,
-            seed=seed,
-        )
+        self._reader = RowsReader(path, self._facts)
+        super().__init__(path, loading_mode=loading_mode, **settings)
 
     def __len__(self) -> int:
         return self._facts[0].count
@@ -142,11 +124,6 @@ class HDF5Dataset(BaseDataset):
         row = str(rows[0]) if self._single else "{" + named + "}"
         return row if self.target_name is None else f"({row}, {parts[-1]})"
 
-    def _target(self, names: list[str]) -> list[str]:
-        if len(names) == 1:
-            return names
-        raise DatasetError(f"target_name is the name of one dataset, got a group with {', '.join(names)}")
-
     def _check_lengths(self, path: str) -> None:
         counts = {facts.count for facts in self._facts}
         if len(counts) > 1:
@@ -154,6 +131,27 @@ class HDF5Dataset(BaseDataset):
             raise DatasetError(f"{path}: datasets that make up a sample have one length, got {told} rows")
         if counts == {0}:
             raise DatasetError(f"{path}: there must be rows, got none in {', '.join(self.names)}")
+
+
+def _names(file: Any, wanted: Sequence[str], target_name: str | None, path: Path) -> list[str]:
+    """Give the names of the datasets that make up a sample, the target's last."""
+    targets = [] if target_name is None else dataset_names(file, target_name, path)
+    if len(targets) > 1:
+        raise DatasetError(f"target_name is the name of one dataset, got a group with {', '.join(targets)}")
+    names: list[str] = []
+    for one in wanted:
+        found = dataset_names(file, one, path)
+        # Compared as what they name: the group may hold the target by a link.
+        names += found if found == [one] else [name for name in found if all(file[name] != file[t] for t in targets)]
+    if not names:
+        raise DatasetError(f"{path}: {', '.join(wanted)} holds nothing but the target {targets[0]!r}; {listed(file)}")
+    named = Counter("/".join(part for part in name.split("/") if part not in ("", ".")) for name in names + targets)
+    twice = [name for name, count in named.items() if count > 1]
+    if twice:
+        raise SpecError(
+            f"each dataset is named once, as a row or as the target, got {', '.join(twice)} twice; leave one out"
+        )
+    return names + targets
 
 
 class ChunkShuffleSampler(Sampler[int]):

@@ -91,7 +91,9 @@ def open_file(path: Path) -> Any:
     try:
         return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=CHUNK_CACHE_BYTES)
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: it is no HDF5 file that can be read: {error}") from error
+        raise DatasetError(
+            f"{path}: it is no HDF5 file that can be read: {error}; give a whole file that HDF5 wrote"
+        ) from error
 
 
 def dataset_names(file: Any, name: str, path: Path) -> list[str]:

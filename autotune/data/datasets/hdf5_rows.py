@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from autotune.data.archives.npy_bytes import npy_array
 from autotune.data.datasets.hdf5_files import Hdf5Handle, check_filters, filters_of
 from autotune.data.extras import needed
-from autotune.errors import DatasetError, SampleError
+from autotune.errors import ArchiveError, DatasetError, SampleError
 from autotune.units import MIB
 
 _NUMBERS = "biufc"
@@ -55,7 +56,9 @@ class RowsFacts:
             DatasetError: It has no rows, or none that become tensors or text; or a filter is unknown.
         """
         if not dataset.shape:
-            raise DatasetError(f"{path}: a dataset has rows, got {name!r} with a single value or none")
+            raise DatasetError(
+                f"{path}: a dataset has rows, got {name!r} with a single value or none; choose one with an axis"
+            )
         check_filters(dataset, path)
         kind, dtype = _kind_of(dataset, name, path)
         return cls(
@@ -90,16 +93,22 @@ class RowsFacts:
         """Make text or a tensor of those bytes.
 
         Raises:
-            SampleError: Text is not UTF-8.
+            SampleError: Text is not UTF-8, or there are not as many numbers as a row has.
         """
         if self.kind == "text":
             try:
                 return data.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise SampleError(f"text of the dataset {self.name!r} is not UTF-8: {error}") from error
-        if self.kind == "varying":
-            return torch.from_numpy(np.load(io.BytesIO(data), allow_pickle=False))
-        return torch.from_numpy(np.frombuffer(data, dtype=self.dtype).reshape(self.shape).copy())
+        try:
+            if self.kind == "varying":
+                return torch.from_numpy(npy_array(memoryview(data)))
+            return torch.from_numpy(np.frombuffer(data, dtype=self.dtype).reshape(self.shape).copy())
+        except (ArchiveError, ValueError, TypeError) as error:
+            raise SampleError(
+                f"rows of the dataset {self.name!r} are {self.dtype} of shape {self.shape}, got {len(data)} bytes that "
+                f"are none: {error}"
+            ) from error
 
     def structure(self) -> str | None:
         """Write the structure of one row as `facts.describe_sample` does; None where it varies."""
@@ -145,7 +154,9 @@ class RowsReader:
             return facts.to_bytes(self._read(facts, index))
         except DatasetError as error:  # it cannot be opened any more
             raise SampleError(str(error), str(self._handle.path)) from error
-        except (OSError, RuntimeError, KeyError) as error:
+        except (OSError, RuntimeError, KeyError, IndexError, TypeError, ValueError) as error:
+            # The last three where rows were taken away, or are others, since the dataset was made. An index error
+            # that came through would end a loop over the dataset.
             raise SampleError(
                 f"row {index} of the dataset {facts.name!r} cannot be read: {error}", str(self._handle.path)
             ) from error

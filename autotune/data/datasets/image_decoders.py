@@ -26,6 +26,8 @@ Rgb = npt.NDArray[np.uint8]
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 """Largest image, the limit at which PIL warns; a file may claim any size, and nothing above this is decoded."""
 
+_SHOWN_BYTES = 8
+_WHOLE = "give a whole file in a format of images, as JPEG or PNG"
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
 _JPEG_END = b"\xff\xd9"
@@ -78,8 +80,10 @@ def open_header(data: bytes, size: tuple[int, int] | None = None) -> Header:
         image = pil.open(io.BytesIO(data))
     except pil.DecompressionBombError as error:
         raise SampleError(f"the image claims too many pixels: {error}") from error
+    except pil.UnidentifiedImageError as error:
+        raise SampleError(f"it is no image that PIL reads: it starts with {data[:_SHOWN_BYTES]!r}; {_WHOLE}") from error
     except Exception as error:  # PIL's plugins raise anything on damaged heads
-        raise SampleError(f"it is no image that PIL reads: {_told(error)}") from error
+        raise SampleError(f"it is no image that PIL reads: {_told(error)}; {_WHOLE}") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise SampleError(f"the image claims {width} x {height} pixels, and at most {MAX_PIXELS:,} are decoded")
@@ -107,7 +111,7 @@ def _by_pil(header: Header) -> Rgb:
     except SampleError:
         raise
     except Exception as error:  # PIL's plugins raise anything on damaged data
-        raise SampleError(f"the image cannot be decoded: {_told(error)}") from error
+        raise SampleError(f"the image cannot be decoded: {_told(error)}; {_WHOLE}") from error
 
 
 def _as_rgb(image: Any, file_format: str) -> Rgb:

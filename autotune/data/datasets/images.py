@@ -11,14 +11,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from autotune.data.datasets.class_folders import class_numbers, visible_files
+from autotune.data.datasets.file_reading import file_bytes, naming
 from autotune.data.datasets.image_decoders import DECODERS, decode_image, installed_decoders
 from autotune.data.datasets.windows import Size, as_size, path_array, path_at
 from autotune.data.stages import Raw, StagedDataset
-from autotune.errors import DatasetError, SampleError, SpecError
-from autotune.units import format_bytes
-
-MAX_FILE_BYTES = 1024**3
-"""A file may have any size; nothing above this is read."""
+from autotune.errors import DatasetError, SpecError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -44,7 +42,7 @@ class ImageFilesDataset(StagedDataset):
         decoder: The decoder in use.
     """
 
-    unfingerprinted = ("decoder", "_own_decoder", "classes")
+    unfingerprinted: tuple[str, ...] = ("decoder", "_own_decoder", "classes")
     part_names = ("image", "label.cls")
 
     def __init__(
@@ -74,7 +72,7 @@ class ImageFilesDataset(StagedDataset):
         """Take every image under a folder, in the order of their paths.
 
         Folders inside it are the classes, numbered in the order of their names; images at any depth in them have
-        that label. Without such folders the label is 0.
+        that label. Without such folders the label is 0. Hidden files are left out.
 
         Args:
             folder: Folder that is searched.
@@ -84,20 +82,9 @@ class ImageFilesDataset(StagedDataset):
             DatasetError: There is no such folder, it holds no image, or holds some beside the class folders.
         """
         root = Path(folder).expanduser()
-        if not root.is_dir():
-            raise DatasetError(f"the folder of images must exist, got {os.fspath(folder)!r} in {Path.cwd()}")
-        found = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-        if not found:
-            raise DatasetError(f"there is no image under {root} ({', '.join(IMAGE_SUFFIXES)})")
-        groups = [path.relative_to(root).parts[0] if path.parent != root else "" for path in found]
-        classes = sorted(set(groups))
-        if classes[0] == "" and len(classes) > 1:
-            raise DatasetError(
-                f"images lie either all in class folders or all in {root} itself, got {found[groups.index('')].name} "
-                f"beside the folder {classes[1]}"
-            )
-        numbers = {name: number for number, name in enumerate(classes)}
-        return cls(found, [numbers[group] for group in groups], classes=[c for c in classes if c], **settings)
+        found = image_files(root)
+        classes, labels = class_numbers(found, root, kind="images")
+        return cls(found, labels.tolist(), classes=classes, **settings)
 
     @property
     def decoders(self) -> tuple[str, ...]:
@@ -134,18 +121,7 @@ class ImageFilesDataset(StagedDataset):
 
     def read(self, index: int) -> Raw:
         """Give the bytes of the file and the label as text."""
-        path = path_at(self._paths, index)
-        try:
-            with open(path, "rb") as file:  # noqa: PTH123  # paths come as text from arrays
-                size_bytes = os.fstat(file.fileno()).st_size
-                if size_bytes > MAX_FILE_BYTES:
-                    raise SampleError(
-                        f"the file has {format_bytes(size_bytes)}, and at most {format_bytes(MAX_FILE_BYTES)} are read",
-                        path,
-                    )
-                return file.read(), str(int(self._labels[index])).encode()
-        except OSError as error:
-            raise SampleError(f"the image cannot be read: {error}", path) from error
+        return file_bytes(path_at(self._paths, index), kind="image"), str(int(self._labels[index])).encode()
 
     def decode(self, raw: Raw) -> tuple[torch.Tensor, int]:
         """Turn the bytes of a file and its label into a sample."""
@@ -155,12 +131,8 @@ class ImageFilesDataset(StagedDataset):
 
     def base_sample(self, index: int) -> tuple[torch.Tensor, int]:
         """Read one sample; what is wrong with it names the file."""
-        try:
+        with naming(self.path_of(index)):
             return self.decode(self.read(index))
-        except SampleError as error:
-            if error.path is not None:
-                raise
-            raise SampleError(error.message, self.path_of(index)) from error
 
     def path_of(self, index: int) -> str:
         """Give the path of the image behind a sample."""
@@ -173,3 +145,17 @@ class ImageFilesDataset(StagedDataset):
     def sample_structure(self) -> str | None:
         """Declare the structure of a sample, where every image has one size."""
         return None if self.size is None else f"(uint8[3,{self.size[0]},{self.size[1]}], int)"
+
+
+def image_files(root: Path) -> list[Path]:
+    """Give the images under a folder, but for hidden ones, in the order of their paths.
+
+    Raises:
+        DatasetError: There is no such folder, or it holds no image.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"the folder of images must exist, got {os.fspath(root)!r} in {Path.cwd()}")
+    found = visible_files(root, IMAGE_SUFFIXES)
+    if not found:
+        raise DatasetError(f"there is no image under {root} ({', '.join(IMAGE_SUFFIXES)})")
+    return found

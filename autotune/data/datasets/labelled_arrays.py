@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from autotune.data.archives.npy_bytes import npy_array
+from autotune.data.datasets.file_reading import naming
 from autotune.data.datasets.windows import path_array, path_at
 from autotune.data.stages import Raw, StagedDataset
 from autotune.errors import ArchiveError, DatasetError, SampleError, SpecError
@@ -75,9 +76,9 @@ class LabelledArraysDataset(StagedDataset):
         try:
             found = npy_array(memoryview(bytes(raw[0])))
         except ArchiveError as error:
-            raise SampleError(f"it is no array that can be read: {error}") from error
+            raise SampleError(f"it is no array that can be read: {error}; write it by numpy.save") from error
         if found.dtype.kind not in "biuf":
-            raise SampleError(f"an array holds numbers, got {found.dtype}")
+            raise SampleError(f"an array must hold numbers, got {found.dtype}")
         whole = (*self.dim, self.n_channels)
         if found.shape != whole and not (self.n_channels == 1 and found.shape == self.dim):
             raise SampleError(f"an array must have the shape {whole}, got {found.shape}")
@@ -87,12 +88,8 @@ class LabelledArraysDataset(StagedDataset):
 
     def base_sample(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Read one sample; what is wrong with it names the file."""
-        try:
+        with naming(self.path_of(index)):
             return self.decode(self.read(index))
-        except SampleError as error:
-            if error.path is not None:
-                raise
-            raise SampleError(error.message, self.path_of(index)) from error
 
     def path_of(self, index: int) -> str:
         """Give the path of the file behind a sample."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -146,6 +147,7 @@ class LruCache:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self.room = copy.copy(self.room)  # which counts the copies that keep samples
         self._empty()
 
 

@@ -13,6 +13,7 @@ import torch
 from autotune.data.caches.planning import available_bytes
 from autotune.data.datasets.base import BaseDataset, existing_path
 from autotune.data.datasets.broken import OnBroken
+from autotune.data.datasets.class_folders import visible_files
 from autotune.data.datasets.general_images import ImageDataset
 from autotune.data.datasets.hdf5_arrays import HDF5Dataset
 from autotune.data.datasets.images import IMAGE_SUFFIXES
@@ -25,6 +26,7 @@ from autotune.data.modes import LoadingMode
 from autotune.data.stages import Raw
 from autotune.errors import DatasetError, SampleError, SpecError
 
+_DECIDED_BY_THE_SHARE = ("cache_size", "memory_limit_bytes")
 _KEEP_NOTHING: Mapping[str, Any] = {"loading_mode": LoadingMode.LAZY, "cache_size": 0}
 
 
@@ -34,7 +36,7 @@ class MemoryEfficientDataset(BaseDataset):
     Samples are kept after their first use while all processes together take no more than the share of the memory
     that was available when the dataset was made (within the limits of control groups), and while the rest of it stays
     available. When memory gets tight later, whoever takes it, those that were not used for longest go. Each process
-    keeps its own; the workers of a loader divide the share.
+    keeps its own; the workers of a loader divide the share, whichever loader it is (`MemoryRoom` tells how).
 
     What `data_path` holds decides what reads it, by the ends of the names: `ImageDataset`, `NpyDataset`,
     `TextDataset` or `HDF5Dataset`; samples are theirs. `EAGER` reads samples in the constructor until the share is
@@ -50,7 +52,8 @@ class MemoryEfficientDataset(BaseDataset):
         on_broken: What becomes of a sample that cannot be read.
         seed: Seed of what is random in the transforms.
         available: Tells the memory that is available.
-        **settings: Further settings of the dataset that reads the files (`image_size`, `max_length`, ...).
+        **settings: Further settings of the dataset that reads the files (`image_size`, `max_length`,
+            `dataset_name`, ...), but for `cache_size` and `memory_limit_bytes`: the share decides what is kept.
 
     Raises:
         DatasetError: Nothing that can be read is there, or files of several kinds are.
@@ -77,6 +80,12 @@ class MemoryEfficientDataset(BaseDataset):
         self.kind = kind or _kind_of(path)
         if self.kind not in _READERS:
             raise SpecError(f"kind must be one of {', '.join(_READERS)}, got {kind!r}")
+        useless = [name for name in _DECIDED_BY_THE_SHARE if name in settings]
+        if useless:
+            raise SpecError(
+                f"max_memory_usage alone decides how much is kept, got {' and '.join(useless)} beside it; leave "
+                f"{'them' if len(useless) > 1 else 'it'} out"
+            )
         changes = {"transform": transform, "target_transform": target_transform}
         self._inner: BaseDataset = _READERS[self.kind](path, **{**settings, **changes, **_KEEP_NOTHING, "seed": seed})
         self._room = MemoryRoom(max_memory_usage, available=available)
@@ -173,14 +182,13 @@ def _kind_of(path: Path) -> str:
         if found is None:
             raise DatasetError(f"{path}: nothing here reads files that end in {path.suffix!r} ({', '.join(_KINDS)})")
         return found
-    kinds = Counter(_KINDS.get(one.suffix.lower()) for one in path.rglob("*") if one.is_file())
-    del kinds[None]
+    kinds = Counter(_KINDS[one.suffix.lower()] for one in visible_files(path, _KINDS))
     if not kinds:
         raise DatasetError(f"there is nothing under {path} that can be read ({', '.join(_KINDS)})")
     if len(kinds) > 1:
         told = ", ".join(f"{count} of {kind}" for kind, count in sorted(kinds.items(), key=str))
         raise DatasetError(f"the files of a folder are of one kind, got {told} under {path}; choose by kind=")
-    return str(next(iter(kinds)))
+    return next(iter(kinds))
 
 
 _READERS: Mapping[str, Callable[..., BaseDataset]] = {

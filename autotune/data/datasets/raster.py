@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from autotune.data.datasets.file_reading import naming
 from autotune.data.datasets.raster_files import (
     Box,
     OpenRasters,
     Pixels,
     Raster,
     invalid_pixels,
+    raster_metadata,
     raster_size,
     read_bytes,
     read_path,
@@ -174,12 +176,8 @@ class GeoTiffPairDataset(StagedDataset):
         return self._sample(image, read_path(mask_path, bands=(1,)), path, None)
 
     def _read_whole(self, index: int) -> Any:
-        try:
+        with naming(self.path_of(index)):
             return self.decode(self.read(index))
-        except SampleError as error:
-            if error.path is not None:
-                raise
-            raise SampleError(error.message, self.path_of(index)) from error
 
     def path_of(self, index: int) -> str:
         """Give the path of the image behind a sample."""
@@ -197,6 +195,11 @@ class GeoTiffPairDataset(StagedDataset):
             return None
         height, width = side
         return f"({self.dtype}[{len(self.bands)},{height},{width}], {self.mask_dtype}[1,{height},{width}])"
+
+    @property
+    def missing_pixel(self) -> float:
+        """Value that samples have where nothing was measured."""
+        return self.fill
 
     def _find_sizes(self) -> npt.NDArray[np.int64]:
         """Give height and width of each image, where windows need them."""
@@ -234,11 +237,12 @@ class GeoTiffPairDataset(StagedDataset):
             raise SampleError(f"every file must be {self.size[0]} x {self.size[1]}, got {height} x {width}", path)
         pixels, labels = self._treat(image, mask, path)
         if self.window is not None:
-            pixels, labels = pad_to(pixels, self.window, self.fill), pad_to(labels, self.window, self.ignore_index or 0)
+            pixels = pad_to(pixels, self.window, self.missing_pixel)
+            labels = pad_to(labels, self.window, self.ignore_index or 0)
         tensors = torch.from_numpy(pixels), torch.from_numpy(labels)
         if not self.metadata:
             return tensors
-        return (*tensors, _metadata(image, path or "", box or (0, 0, height, width)))
+        return (*tensors, raster_metadata(image, path or "", box or (0, 0, height, width)))
 
     def _treat(self, image: Raster, mask: Raster, path: str | None) -> tuple[Pixels, Pixels]:
         """Apply the nodata rule and the types."""
@@ -247,7 +251,7 @@ class GeoTiffPairDataset(StagedDataset):
             invalid = invalid_pixels(image, zero_is_invalid=self.nodata_zero_is_invalid)
             # After the type was changed: -1 or NaN has no place in the whole numbers of most files.
             pixels = pixels if self.dtype is None else pixels.astype(self.dtype, copy=False)
-            pixels[invalid] = self.fill
+            pixels[invalid] = self.missing_pixel
             if labels.dtype.kind == "f":
                 labels = np.nan_to_num(labels, nan=float(self.ignore_index or 0))
             labels = _cast_exactly(labels, self.mask_dtype, path)
@@ -269,15 +273,3 @@ def _cast_exactly(labels: Pixels, dtype: str, path: str | None) -> Pixels:
             path,
         )
     return cast
-
-
-def _metadata(image: Raster, path: str, box: Box) -> dict[str, Any]:
-    """Describe where the pixels come from, in types that torch collates."""
-    return {
-        "path": path,
-        "crs": image.crs,
-        "transform": image.transform,
-        "has_nodata": image.nodata is not None,
-        "nodata": float("nan") if image.nodata is None else float(image.nodata),
-        "window": box,
-    }

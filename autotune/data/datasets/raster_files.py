@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from autotune.data.datasets.tiff_header import read_tiff_header
+from autotune.data.datasets.tiff_header import TiffHeader, read_tiff_header
 from autotune.errors import SampleError
 from autotune.units import format_bytes
 
@@ -40,6 +40,7 @@ WITHOUT_PLACE = {"GDAL_GEOREF_SOURCES": "NONE"}
 """Where coordinates are not asked for: +30 %, as looking up a coordinate system costs 0.4 ms a file."""
 
 _KEPT_OPEN = 16
+_WHOLE = "rasters are whole files in a format of GDAL, as GeoTIFF"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,8 @@ def read_bytes(data: bytes, *, bands: Sequence[int] | None = None, place: bool =
     Raises:
         SampleError: It cannot be read, or is too large to be read at once; knows no path.
     """
+    if not data:  # which rasterio would take for a file to be written
+        raise SampleError(f"the raster cannot be read: its file is empty; {_WHOLE}")
     with _explained(None), gdal_settings(place=place), MemoryFile(data) as memory, memory.open() as file:
         return _read(file, bands, None, None, place=place)
 
@@ -93,14 +96,35 @@ def raster_size(path: str) -> tuple[int, int]:
     Raises:
         SampleError: It cannot be read; carries the path.
     """
-    try:
-        header = read_tiff_header(path)
-    except OSError as error:
-        raise SampleError(f"cannot be read: {error}", path) from error
-    if header is not None:
-        return header.height, header.width
-    with _explained(path), gdal_settings(place=False), rasterio.open(path) as file:
-        return int(file.height), int(file.width)
+    header = _header(path)
+    return header.height, header.width
+
+
+def raster_bands(path: str) -> int:
+    """Give the number of bands of a raster; GDAL is asked only where it is no TIFF.
+
+    Raises:
+        SampleError: It cannot be read; carries the path.
+    """
+    return _header(path).bands
+
+
+def raster_metadata(raster: Raster, path: str, box: Box) -> dict[str, Any]:
+    """Describe where the pixels of a sample come from, in types that torch collates.
+
+    Args:
+        raster: What was read there, with its place.
+        path: The file.
+        box: The part of it that the sample covers.
+    """
+    return {
+        "path": path,
+        "crs": raster.crs,
+        "transform": raster.transform,
+        "has_nodata": raster.nodata is not None,
+        "nodata": float("nan") if raster.nodata is None else float(raster.nodata),
+        "window": box,
+    }
 
 
 class OpenRasters:
@@ -175,11 +199,37 @@ def _holds(dtype: np.dtype[Any], number: int) -> bool:
 def _explained(path: str | None) -> Iterator[None]:
     try:
         yield
-    except (RasterioError, OSError, ValueError, MemoryError) as error:
+    except RasterioError as error:
+        told = f"{error or type(error).__name__}".rstrip(".")
+        raise SampleError(f"the raster cannot be read: {told}; {_WHOLE}", path) from error
+    except (OSError, ValueError, MemoryError) as error:
         raise SampleError(f"the raster cannot be read: {error or type(error).__name__}", path) from error
 
 
+def _header(path: str) -> TiffHeader:
+    with _explained(path):
+        header = read_tiff_header(path)
+        if header is not None:
+            return header
+        with gdal_settings(place=False), rasterio.open(path) as file:
+            _check_bands(file, None, path)
+            return TiffHeader(width=int(file.width), height=int(file.height), bands=int(file.count))
+
+
+def _check_bands(file: Any, bands: Sequence[int] | None, path: str | None) -> None:
+    """Refuse bands that the file does not have: rasterio raises an `IndexError` there, which would end an iteration."""
+    if not file.count:
+        raise SampleError(
+            f"the file has no bands of its own, though it may hold datasets as HDF5 does; {_WHOLE}, and the rows of an "
+            "HDF5 file are read by HDF5Dataset",
+            path,
+        )
+    if bands is not None and (not bands or min(bands) < 1 or max(bands) > file.count):
+        raise SampleError(f"bands are counted from 1, and the raster has {file.count}, got bands={tuple(bands)}", path)
+
+
 def _read(file: Any, bands: Sequence[int] | None, box: Box | None, path: str | None, *, place: bool) -> Raster:
+    _check_bands(file, bands, path)
     height, width = (file.height, file.width) if box is None else box[2:]
     itemsize = max(np.dtype(dtype).itemsize for dtype in file.dtypes)
     claimed = height * width * itemsize * (file.count if bands is None else len(bands))

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 
-from autotune.data.datasets.raster_files import Box, OpenRasters, Pixels, gdal_settings, invalid_pixels, raster_size
-from autotune.data.datasets.tiff_header import read_tiff_header
+from autotune.data.datasets.raster_files import Box, OpenRasters, Pixels, invalid_pixels, raster_bands, raster_size
 from autotune.data.transforms.normalization import Normalization, fit_normalization, fitted_kind
 from autotune.errors import SampleError, SpecError
 
@@ -100,24 +98,13 @@ def bands_to_read(path: str | os.PathLike[str], bands: Collection[int] | None) -
         SpecError: Bands are asked for that it does not have.
         SampleError: It cannot be read.
     """
-    count = _band_count(os.fspath(path))
+    count = raster_bands(os.fspath(path))
     if bands is None:
         return count
     wrong = sorted(band for band in bands if not 1 <= band <= count)
     if wrong or not bands:
         raise SpecError(f"bands are counted from 1, and {os.fspath(path)} has {count}, got bands={tuple(bands)}")
     return len(bands)
-
-
-def _band_count(path: str) -> int:
-    try:
-        header = read_tiff_header(path)
-        if header is not None:
-            return header.bands
-        with gdal_settings(place=False), rasterio.open(path) as file:
-            return int(file.count)
-    except (OSError, rasterio.errors.RasterioError) as error:
-        raise SampleError(f"the raster cannot be read: {error}", path) from error
 
 
 __all__ = ["NormalizationChoice", "Paths", "bands_to_read", "fitted", "raster_blocks"]

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
+from autotune.data.datasets.drawn_once import Progress, drawn_once
 from autotune.data.extras import needed
 from autotune.errors import SpecError
-
-Progress = Callable[[int, int], None]
 
 CLASSES = ("bark", "leaf", "moss", "soil")
 _VERSION = 1
@@ -52,27 +48,9 @@ def hdf5_features(root: Path, *, count: int = 4000, seed: int = 0, progress: Pro
 
 
 def _drawn_once(root: Path, name: str, count: int, draw: Callable[[Path], None]) -> Path:
-    """Give a folder that appears only when it is complete; two processes that ask at once draw it once."""
     if count < 1:
         raise SpecError(f"generated data needs count >= 1, got {count}")
-    folder = root / name
-    if folder.is_dir():
-        return folder
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if folder.is_dir():
-            return folder
-        for leftover in root.glob(f"{name}.drawing-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        drawing = root / f"{name}.drawing-{os.getpid()}"
-        try:
-            drawing.mkdir()
-            draw(drawing)
-            drawing.rename(folder)
-        except BaseException:
-            shutil.rmtree(drawing, ignore_errors=True)
-            raise
-    return folder
+    return drawn_once(root, name, draw)
 
 
 def draw_photograph(name: str, seed: int, number: int) -> npt.NDArray[np.uint8]:

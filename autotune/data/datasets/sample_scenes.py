@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 
 from autotune.data.datasets.cityscapes import IMAGE_FOLDER, IMAGE_SUFFIX, LABEL_FOLDER, LABEL_SUFFIX
 from autotune.data.datasets.cityscapes_labels import LABELS
+from autotune.data.datasets.drawn_once import Progress, drawn_once
 from autotune.data.extras import needed
 from autotune.errors import SpecError
 
@@ -39,7 +36,7 @@ def street_scenes(
     count: int = 120,
     size: tuple[int, int] = (512, 1024),
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Draw scenes into a folder, once, and give the folder.
 
@@ -60,27 +57,12 @@ def street_scenes(
     if count < 1 or min(size) < 32:
         raise SpecError(f"scenes need count >= 1 and sides >= 32, got count={count} and size={size}")
     needed("PIL", "drawing street scenes")
-    folder = root / f"street_scenes-v{_VERSION}-{count}x{size[0]}x{size[1]}-seed{seed}"
-    if folder.is_dir():
-        return folder
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if folder.is_dir():
-            return folder
-        for leftover in root.glob(f"{folder.name}.drawing-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        drawing = root / f"{folder.name}.drawing-{os.getpid()}"
-        try:
-            _draw_all(drawing, count, size, seed, progress)
-            drawing.rename(folder)
-        except BaseException:
-            shutil.rmtree(drawing, ignore_errors=True)
-            raise
-    return folder
+    name = f"street_scenes-v{_VERSION}-{count}x{size[0]}x{size[1]}-seed{seed}"
+    return drawn_once(root, name, lambda folder: _draw_all(folder, count, size, seed, progress))
 
 
 def _draw_all(  # noqa: PLR0917  # one caller
-    folder: Path, count: int, size: tuple[int, int], seed: int, progress: Callable[[int, int], None] | None
+    folder: Path, count: int, size: tuple[int, int], seed: int, progress: Progress | None
 ) -> None:
     image_of = importlib.import_module("PIL.Image").fromarray
     held_out = max(1, count // _VAL_SHARE)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from filelock import FileLock
 
+from autotune.data.datasets.drawn_once import Progress, drawn_once
 from autotune.data.datasets.raster_files import gdal_settings
 from autotune.errors import SpecError
 
@@ -32,7 +29,7 @@ def tooth_images(
     count: int = 300,
     size: int = 320,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Draw pairs of images into a folder, once, and give the folder.
 
@@ -52,23 +49,8 @@ def tooth_images(
     """
     if count < 1 or size < 16:
         raise SpecError(f"images need count >= 1 and size >= 16, got count={count} and size={size}")
-    folder = root / f"teeth-v{_VERSION}-{count}x{size}-seed{seed}"
-    if folder.is_dir():
-        return folder
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if folder.is_dir():
-            return folder
-        for leftover in root.glob(f"{folder.name}.drawing-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        drawing = root / f"{folder.name}.drawing-{os.getpid()}"
-        try:
-            _draw_all(drawing, (count, size, seed), progress)
-            drawing.rename(folder)
-        except BaseException:
-            shutil.rmtree(drawing, ignore_errors=True)
-            raise
-    return folder
+    name = f"teeth-v{_VERSION}-{count}x{size}-seed{seed}"
+    return drawn_once(root, name, lambda folder: _draw_all(folder, (count, size, seed), progress))
 
 
 def draw_jaw(size: int, seed: int, number: int) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
@@ -98,7 +80,7 @@ def _as_12_bits(image: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
     return np.round(np.clip(image, 0, 1) * _FULL_SCALE).astype(np.uint16)
 
 
-def _draw_all(folder: Path, shape: tuple[int, int, int], progress: Callable[[int, int], None] | None) -> None:
+def _draw_all(folder: Path, shape: tuple[int, int, int], progress: Progress | None) -> None:
     count, size, seed = shape
     for part in (WITH_TEETH, WITHOUT_TEETH):
         (folder / part).mkdir(parents=True)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from filelock import FileLock
 from rasterio.transform import from_origin
 
+from autotune.data.datasets.drawn_once import Progress, drawn_once
 from autotune.errors import SpecError
 
 GAP_HEIGHT_M = 5.0
@@ -31,7 +28,7 @@ def forest_gap_tiles(
     count: int = 600,
     size: int = 256,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Draw tiles into a folder, once, and give the folder.
 
@@ -51,23 +48,8 @@ def forest_gap_tiles(
     """
     if count < 1 or size < 16:
         raise SpecError(f"tiles need count >= 1 and size >= 16, got count={count} and size={size}")
-    folder = root / f"forest_gaps-v{_VERSION}-{count}x{size}-seed{seed}"
-    if folder.is_dir():
-        return folder
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if folder.is_dir():
-            return folder
-        for leftover in root.glob(f"{folder.name}.drawing-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        drawing = root / f"{folder.name}.drawing-{os.getpid()}"
-        try:
-            _draw_all(drawing, (count, size, seed), progress)
-            drawing.rename(folder)
-        except BaseException:
-            shutil.rmtree(drawing, ignore_errors=True)
-            raise
-    return folder
+    name = f"forest_gaps-v{_VERSION}-{count}x{size}-seed{seed}"
+    return drawn_once(root, name, lambda folder: _draw_all(folder, (count, size, seed), progress))
 
 
 def draw_heights(size: int, seed: int, number: int) -> npt.NDArray[np.float32]:
@@ -100,7 +82,7 @@ def _smooth_noise(generator: np.random.Generator, size: int, scale_m: float) -> 
     return noise / max(float(noise.std()), 1e-9)
 
 
-def _draw_all(folder: Path, shape: tuple[int, int, int], progress: Callable[[int, int], None] | None) -> None:
+def _draw_all(folder: Path, shape: tuple[int, int, int], progress: Progress | None) -> None:
     count, size, seed = shape
     for part in ("heights", "gaps"):
         (folder / part).mkdir(parents=True)

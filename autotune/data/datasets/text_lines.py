@@ -70,19 +70,6 @@ def index_lines(files: Sequence[Path], *, blank_lines: bool) -> TextIndex:
     return TextIndex(path_array(files), np.concatenate(parts))
 
 
-def class_numbers(files: Sequence[Path], root: Path) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    """Number the folders of `root` that files lie in, in the order of their names; 0 where there are none."""
-    none = (), np.zeros(len(files), dtype=np.int64)
-    if not root.is_dir():
-        return none
-    groups = [path.relative_to(root).parts[0] if path.parent != root else "" for path in files]
-    classes = sorted(set(groups))
-    if "" in classes:
-        return none
-    numbers = {name: number for number, name in enumerate(classes)}
-    return tuple(classes), np.array([numbers[group] for group in groups], dtype=np.int64)
-
-
 def _lines_of(path: Path, file: int, *, blank_lines: bool) -> npt.NDArray[np.int64]:
     ends = np.concatenate([np.zeros(0, dtype=np.int64), *_line_ends(path)])
     size = _size_of(path)
@@ -119,4 +106,4 @@ def _size_of(path: Path) -> int:
         raise DatasetError(f"{path}: the text cannot be looked at: {error}") from error
 
 
-__all__ = ["TextIndex", "class_numbers", "index_files", "index_lines"]
+__all__ = ["TextIndex", "index_files", "index_lines"]

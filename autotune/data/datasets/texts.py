@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from autotune.data.datasets.base import BaseDataset, existing_path
-from autotune.data.datasets.broken import OnBroken
-from autotune.data.datasets.text_lines import TextIndex, class_numbers, index_files, index_lines
+from autotune.data.datasets.base import BaseDataset, KeepingSettings, existing_path
+from autotune.data.datasets.class_folders import class_numbers, visible_files
+from autotune.data.datasets.file_reading import naming
+from autotune.data.datasets.text_lines import TextIndex, index_files, index_lines
 from autotune.data.datasets.windows import path_at
 from autotune.data.modes import LoadingMode
 from autotune.data.stages import Raw
@@ -46,16 +47,12 @@ class TextDataset(BaseDataset):
         padding_id: What they are filled up with; 0 is the id of no character that occurs in text.
         with_lengths: Whether samples tell their length before the padding.
         blank_lines: Whether empty lines are texts.
-        suffixes: What files of a folder are read, by the ends of their names.
-        transform: Applied to the ids.
-        target_transform: Applied to the target.
-        cache_size: Samples that `LAZY` keeps in each process.
-        on_broken: What becomes of a text that cannot be read, as one that is not UTF-8.
-        memory_limit_bytes: Most bytes that `EAGER` and `CACHED` keep.
-        seed: Seed of what is random in the transforms.
+        suffixes: What files of a folder are read, by the ends of their names; hidden ones are not.
+        **settings: Settings of `BaseDataset`: `transform` (of the ids), `target_transform`, `cache_size`, `on_broken`,
+            `memory_limit_bytes` and `seed`. A text that is not UTF-8 is a broken one.
 
     Raises:
-        DatasetError: There is no text.
+        DatasetError: There is no text, or some lie in class folders and some beside them.
         SpecError: A setting breaks its rule.
     """
 
@@ -75,12 +72,7 @@ class TextDataset(BaseDataset):
         with_lengths: bool = False,
         blank_lines: bool = False,
         suffixes: tuple[str, ...] = TEXT_SUFFIXES,
-        transform: Callable[[Any], Any] | None = None,
-        target_transform: Callable[[Any], Any] | None = None,
-        cache_size: int = 0,
-        on_broken: OnBroken = "raise",
-        memory_limit_bytes: int | None = None,
-        seed: int = 0,
+        **settings: Unpack[KeepingSettings],
     ) -> None:
         if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
             raise SpecError(f"max_length is a number of ids, at least 1, got {max_length!r}")
@@ -96,23 +88,14 @@ class TextDataset(BaseDataset):
         self.with_lengths = with_lengths
         self.unit = unit or ("line" if path.is_file() else "file")
         files = [path] if path.is_file() else _text_files(path, suffixes)
-        self.classes, labels = class_numbers(files, path)
+        self.classes, labels = class_numbers(files, path, kind="texts", way_out="move it, or choose by suffixes=")
         self._labels: npt.NDArray[np.int64] = labels
         self._index: TextIndex = (
             index_files(files) if self.unit == "file" else index_lines(files, blank_lines=blank_lines)
         )
         if not len(self._index):
             raise DatasetError(f"there must be some text to read, got {path} with nothing but empty lines")
-        super().__init__(
-            path,
-            transform,
-            target_transform,
-            loading_mode,
-            cache_size=cache_size,
-            on_broken=on_broken,
-            memory_limit_bytes=memory_limit_bytes,
-            seed=seed,
-        )
+        super().__init__(path, loading_mode=loading_mode, **settings)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -133,12 +116,17 @@ class TextDataset(BaseDataset):
                 data = opened.read(size)
         except OSError as error:
             raise SampleError(f"the text cannot be read: {error}", path) from error
+        if len(data) < size:
+            raise SampleError(
+                f"the text from byte {start} on has {size} bytes, and {len(data)} are left: the file became shorter "
+                "since the dataset was made; make it anew",
+                path,
+            )
         return data, str(int(self._labels[file])).encode(), str(line).encode()
 
     def decode(self, raw: Raw) -> tuple[torch.Tensor, ...]:
         """Turn the bytes of a text into a sample before the transforms."""
-        text = _as_text(bytes(raw[0]), int(bytes(raw[2])))
-        ids = self._ids(text.removesuffix("\n").removesuffix("\r") if self.unit == "line" else text)
+        ids = self._ids_of(raw)
         length = len(ids)
         if self.padding and length < self.max_length:
             ids = torch.nn.functional.pad(ids, (0, self.max_length - length), value=self.padding_id)
@@ -147,9 +135,8 @@ class TextDataset(BaseDataset):
 
     def length_of(self, index: int) -> int:
         """Give how many ids a sample has before it is padded."""
-        data, _, line = self.read(index)
-        text = _as_text(bytes(data), int(bytes(line)))
-        return len(self._ids(text.removesuffix("\n").removesuffix("\r") if self.unit == "line" else text))
+        with naming(self.path_of(index)):
+            return len(self._ids_of(self.read(index)))
 
     def path_of(self, index: int) -> str:
         """Give the path of the file behind a sample."""
@@ -169,31 +156,53 @@ class TextDataset(BaseDataset):
             return None
         return f"(int64[{self.max_length}], int64[]{', int64[]' if self.with_lengths else ''})"
 
+    def _ids_of(self, raw: Raw) -> torch.Tensor:
+        """Give the ids of a text without padding."""
+        text = _as_text(bytes(raw[0]), int(bytes(raw[2])))
+        return self._ids(text.removesuffix("\n").removesuffix("\r") if self.unit == "line" else text)
+
     def _ids(self, text: str) -> torch.Tensor:
         if self.tokenizer is None:
             points = np.frombuffer(text[: self.max_length].encode("utf-32-le"), dtype="<u4")
             return torch.from_numpy(points.astype(np.int64))
         found = self.tokenizer(text)
         ids = found["input_ids"] if isinstance(found, Mapping) or hasattr(found, "input_ids") else found
+        return _whole_numbers(ids)[: self.max_length]
+
+
+def _whole_numbers(ids: Any) -> torch.Tensor:
+    """Give what a tokenizer gave as int64 `(length,)`.
+
+    Raises:
+        SampleError: It is something else.
+    """
+    try:
         listed = np.asarray(ids if isinstance(ids, torch.Tensor | np.ndarray) else list(ids))
-        made = torch.as_tensor(listed) if listed.size else torch.zeros(0, dtype=torch.int64)
-        if made.ndim != 1 or made.is_floating_point() or made.is_complex():
-            raise SampleError(
-                f"a tokenizer gives a sequence of whole numbers, got {made.dtype} with {made.ndim} dimensions"
-            )
-        return made[: self.max_length].to(torch.int64)
+    except (TypeError, ValueError) as error:  # a single value, or lists of different lengths
+        raise SampleError(f"a tokenizer gives a sequence of whole numbers, got {ids!r:.80}: {error}") from error
+    if not listed.size:
+        return torch.zeros(0, dtype=torch.int64)
+    if listed.ndim != 1 or listed.dtype.kind not in "biu":
+        raise SampleError(
+            f"a tokenizer gives a sequence of whole numbers, got {listed.dtype} with {listed.ndim} dimensions: "
+            f"{ids!r:.80}"
+        )
+    return torch.from_numpy(listed.astype(np.int64))
 
 
 def _as_text(data: bytes, line: int) -> str:
     try:
         return data.decode("utf-8-sig" if line == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        bad = line + data.count(b"\n", 0, error.start)
-        raise SampleError(f"line {bad} is not UTF-8: {error.reason}, got the byte 0x{data[error.start]:02x}") from error
+        bad = line + error.object.count(b"\n", 0, error.start)  # without a mark of byte order, from where it counts
+        raise SampleError(
+            f"line {bad} is not UTF-8: {error.reason}, got the byte 0x{error.object[error.start]:02x}; write it as "
+            "UTF-8, or leave such texts out by on_broken='skip'"
+        ) from error
 
 
 def _text_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in suffixes)
+    found = visible_files(folder, suffixes)
     if not found:
         raise DatasetError(f"there is no text under {folder} ({', '.join(suffixes)}); name other ends by suffixes=")
     return found

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autotune.data.datasets.drawn_once import Progress
 from autotune.data.datasets.sample_teeth import WITH_TEETH, WITHOUT_TEETH, tooth_images
 from autotune.data.datasets.tif_folders import matched_names, tif_files
 from autotune.data.datasets.tif_images import TifImageDataset, TifPairDataset, checked_patch_size
 from autotune.data.transforms.tif_augmentation import tif_augmentation
 from autotune.home import home_folder
-
-Progress = Callable[[int, int], None]
 
 
 def vae_tif(
@@ -21,6 +20,7 @@ def vae_tif(
     data_source: str = WITHOUT_TEETH,
     patch_size: Sequence[int] = (256, 256),
     augment: bool = False,
+    normalize_on: str = "loader",
     count: int = 300,
     size: int = 320,
     seed: int = 0,
@@ -34,6 +34,7 @@ def vae_tif(
         data_source: Folder of images, or `both` for `edente` and `dente`.
         patch_size: Height and width of every sample.
         augment: Whether samples are flipped, turned and shifted.
+        normalize_on: Where images are normalised: `loader` or `device`; with `augment` the loader alone can.
         count: Number of drawn pairs.
         size: Side of drawn images in pixels.
         seed: Seed of drawing and augmentation.
@@ -42,7 +43,13 @@ def vae_tif(
     base = _base(root, count, size, seed, progress)
     sources = (WITHOUT_TEETH, WITH_TEETH) if data_source == "both" else (data_source,)
     paths = [path for source in sources for path in tif_files(base / source).values()]
-    return TifImageDataset(paths, patch_size=patch_size, augmentation=_augmentation(patch_size, augment), seed=seed)
+    return TifImageDataset(
+        paths,
+        patch_size=patch_size,
+        augmentation=_augmentation(patch_size, augment),
+        normalize_on=normalize_on,
+        seed=seed,
+    )
 
 
 def ldm_tif(
@@ -52,6 +59,7 @@ def ldm_tif(
     condition: str = WITH_TEETH,
     patch_size: Sequence[int] = (256, 256),
     augment: bool = False,
+    normalize_on: str = "loader",
     count: int = 300,
     size: int = 320,
     seed: int = 0,
@@ -65,6 +73,7 @@ def ldm_tif(
         condition: Folder of the images that they are learnt from.
         patch_size: Height and width of every image.
         augment: Whether pairs are flipped, turned and shifted, both images alike.
+        normalize_on: Where images are normalised: `loader` or `device`; with `augment` the loader alone can.
         count: Number of drawn pairs.
         size: Side of drawn images in pixels.
         seed: Seed of drawing and augmentation.
@@ -78,6 +87,7 @@ def ldm_tif(
         [conditions[name] for name in names],
         patch_size=patch_size,
         augmentation=_augmentation(patch_size, augment),
+        normalize_on=normalize_on,
         seed=seed,
     )
 

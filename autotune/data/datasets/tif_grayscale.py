@@ -9,7 +9,8 @@
 | one of these with alpha | the same; alpha is dropped |
 | anything else (CMYK, CIELab, several bands without colours, complex numbers) | an error |
 
-Declared nodata and values that are not finite become 0, which is background.
+Declared nodata and values that are not finite become 0, which is background. Of several colours, a pixel is nodata
+where all have that value; alpha counts for nothing.
 """
 
 from __future__ import annotations
@@ -56,18 +57,14 @@ def gray_pixels(data: bytes, read: Callable[[bytes], Raster]) -> npt.NDArray[np.
     kind = tags.get(_PHOTOMETRIC, (_BLACK_IS_ZERO,))[0]
     if kind in _OTHERS:
         raise SampleError(f"images are loaded as grey, and the file has {_OTHERS[kind]}; convert it to grey or RGB")
-    gray: npt.NDArray[Any]
-    if kind in (_RGB, _YCBCR):
-        _check_bands(raster, tags, 3)
-        gray = _luma(raster.pixels)
-    else:
-        _check_bands(raster, tags, 1)
-        gray = raster.pixels[0]
+    colors = 3 if kind in (_RGB, _YCBCR) else 1
+    _check_bands(raster, tags, colors)
+    gray: npt.NDArray[Any] = _luma(raster.pixels) if colors == 3 else raster.pixels[0]
     if kind == _PALETTE:
         gray = _looked_up(gray, tags.get(_COLORS, ()))
     elif kind == _WHITE_IS_ZERO:
         gray = _inverted(gray, tags.get(_BITS, (1,))[0])
-    return _finite(gray, invalid_pixels(raster))
+    return _finite(gray, invalid_pixels(raster)[:colors])
 
 
 class _Layout(NamedTuple):
@@ -101,7 +98,7 @@ def tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
                 (at,) = (0,) if inline else struct.unpack(f"{layout.order}{layout.offset}", value)
                 tags[tag] = struct.unpack_from(values, value if inline else data, at)
     except (struct.error, OverflowError) as error:  # an offset may be any number
-        raise SampleError("the TIFF ends before its directory does") from error
+        raise SampleError("the TIFF ends before its directory does; give the whole file") from error
     return tags
 
 
@@ -109,7 +106,10 @@ def _layout(data: bytes) -> _Layout:
     order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
     version = struct.unpack_from(f"{order}H", data, 2)[0] if order is not None and len(data) >= 8 else None
     if order is None or version not in (42, 43):
-        raise SampleError(f"the file is no TIFF: it starts with {bytes(data[:4])!r}")
+        raise SampleError(
+            f"the file is no TIFF: it starts with {bytes(data[:4])!r}; write it as TIFF, or read images of other kinds "
+            "by ImageDataset"
+        )
     if version == 42:
         return _Layout(order, 4, "I", "H", "HHI4s")
     return _Layout(order, 8, "Q", "Q", "HHQ8s")
@@ -149,7 +149,7 @@ def _inverted(gray: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
 def _finite(gray: npt.NDArray[Any], invalid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore", invalid="ignore"):
         pixels: npt.NDArray[np.float32] = gray.astype(np.float32)
-    pixels[invalid.any(axis=0) | ~np.isfinite(pixels)] = 0.0
+    pixels[invalid.all(axis=0) | ~np.isfinite(pixels)] = 0.0
     return pixels
 
 

@@ -7,18 +7,20 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 
+from autotune.data.datasets.file_reading import file_bytes, naming
 from autotune.data.datasets.raster_files import MAX_SAMPLE_BYTES, Raster, read_bytes
 from autotune.data.datasets.tif_grayscale import gray_pixels
 from autotune.data.datasets.tiff_pages import read_tiff
 from autotune.data.datasets.windows import path_array, path_at
 from autotune.data.extras import is_installed
 from autotune.data.stages import Raw, StagedDataset
-from autotune.data.transforms.augmentation import SeededAugmentation
+from autotune.data.transforms.augmentation import SeededAugmentation, check_layout
+from autotune.data.transforms.device_normalization import NormalizesByMask, check_normalize_on
 from autotune.data.transforms.local_normalization import LocalNormalizeByMask
 from autotune.errors import DatasetError, SampleError, SpecError
-from autotune.units import format_bytes
 
 Paths = Sequence[str | os.PathLike[str]]
 _READERS: Mapping[str, Callable[[bytes], Raster]] = {"rasterio_bytes": read_bytes, "tifffile": read_tiff}
@@ -33,12 +35,16 @@ class TifImageDataset(StagedDataset):
     Args:
         paths: TIF files; of several pages the first counts.
         patch_size: Height and width of every sample.
-        augmentation: A transform of Albumentations that keeps the size, or a `SeededAugmentation`; None is none.
+        augmentation: A transform of Albumentations that keeps the size, or a `SeededAugmentation`; None is none. What
+            changes brightness or adds noise clips to 0 to 1, which is refused: normalised images lie outside.
+        normalize_on: Where images are normalised: `loader` where samples are loaded, or `device` in whole batches
+            after the transfer, by `device_transform`, which no augmentation goes with.
         seed: Seed of the augmentation.
 
     Attributes:
         decoder: What reads the bytes: `rasterio_bytes`, or `tifffile` where that package is installed. Both give
             the same bits.
+        device_transform: What normalises batches on the device; None where the loader does.
     """
 
     unfingerprinted = ("augmentation", "decoder")
@@ -46,15 +52,32 @@ class TifImageDataset(StagedDataset):
     targets: tuple[str, ...] = ("image",)
     """What the parts of a sample are called where they are augmented."""
 
-    def __init__(self, paths: Paths, *, patch_size: Sequence[int], augmentation: Any = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        patch_size: Sequence[int],
+        augmentation: Any = None,
+        normalize_on: str = "loader",
+        seed: int = 0,
+    ) -> None:
         super().__init__(seed=seed)
-        self._set_up((paths,), patch_size, augmentation)
+        self._set_up((paths,), patch_size, augmentation, normalize_on)
 
-    def _set_up(self, parts: tuple[Paths, ...], patch_size: Sequence[int], augmentation: Any) -> None:
+    def _set_up(
+        self, parts: tuple[Paths, ...], patch_size: Sequence[int], augmentation: Any, normalize_on: str
+    ) -> None:
+        on_device = check_normalize_on(normalize_on) == "device"
+        if on_device and augmentation is not None:
+            raise SpecError(
+                "augmentation is made for normalised images, and normalize_on='device' normalises after it; leave "
+                "augmentation out, or take normalize_on='loader'"
+            )
+        self.device_transform = NormalizesByMask(len(parts)) if on_device else None
         self.patch_size = checked_patch_size(patch_size)
         seeded = augmentation is None or isinstance(augmentation, SeededAugmentation)
         self.augmentation: SeededAugmentation | None = augmentation if seeded else SeededAugmentation(augmentation)
-        self.normalize = LocalNormalizeByMask()
+        self.normalize = None if on_device else LocalNormalizeByMask()
         self.decoder = "rasterio_bytes"
         self._parts = tuple(path_array(paths) for paths in parts)
 
@@ -86,7 +109,7 @@ class TifImageDataset(StagedDataset):
 
     def read(self, index: int) -> Raw:
         """Give the bytes of each file of a sample."""
-        return tuple(_read_file(path_at(paths, index)) for paths in self._parts)
+        return tuple(_file_bytes(path_at(paths, index)) for paths in self._parts)
 
     def decode(self, raw: Raw) -> Any:
         """Turn the bytes of the files into a sample."""
@@ -97,12 +120,8 @@ class TifImageDataset(StagedDataset):
         made = []
         for paths in self._parts:
             path = path_at(paths, index)
-            try:
-                made.append(self._decoded(_read_file(path)))
-            except SampleError as error:
-                if error.path is not None:
-                    raise
-                raise SampleError(error.message, path) from error
+            with naming(path):
+                made.append(self._decoded(_file_bytes(path)))
         return self._sample(made)
 
     @property
@@ -134,6 +153,8 @@ class TifImageDataset(StagedDataset):
                 raise
             raise SampleError(f"{self.part_names[number]}: {error.message}", error.path) from error
         resized = resized_by_area(torch.from_numpy(gray)[None], self.patch_size)
+        if self.normalize is None:
+            return resized
         # By way of numpy all along: torch divides even small work among threads, which wait for each other where
         # other programs take the CPUs (20 ms for each step that takes 0.1 ms).
         return torch.from_numpy(self.normalize(resized.numpy()))
@@ -146,13 +167,10 @@ class TifImageDataset(StagedDataset):
         arrays = {name: part[0].numpy() for name, part in zip(self.targets, parts, strict=True)}
         if self.augmentation is None:
             return sample
-        made = [torch.from_numpy(array).float()[None] for array in self.augmentation(generator, **arrays).values()]
-        for part in made:
-            if tuple(part.shape) != (1, *self.patch_size):
-                raise SpecError(
-                    f"an augmentation keeps the size of images, {self.patch_size}, got one of {tuple(part.shape[1:])}"
-                )
-        return self._sample(made)
+        made = self.augmentation(generator, **arrays)
+        for name, array in made.items():
+            check_layout(name, array, size=self.patch_size, channels=1, dtypes=(np.float32, np.float64))
+        return self._sample([torch.from_numpy(array).float().reshape(1, *self.patch_size) for array in made.values()])
 
 
 class TifPairDataset(TifImageDataset):
@@ -166,6 +184,7 @@ class TifPairDataset(TifImageDataset):
         condition_paths: TIF files, one for each target, in the same order.
         patch_size: Height and width of both images.
         augmentation: As `TifImageDataset` takes it; it is given `image` (the target) and `condition`.
+        normalize_on: As `TifImageDataset` takes it.
         seed: Seed of the augmentation.
 
     Raises:
@@ -182,6 +201,7 @@ class TifPairDataset(TifImageDataset):
         *,
         patch_size: Sequence[int],
         augmentation: Any = None,
+        normalize_on: str = "loader",
         seed: int = 0,
     ) -> None:
         StagedDataset.__init__(self, seed=seed)
@@ -190,7 +210,7 @@ class TifPairDataset(TifImageDataset):
                 f"each target needs one condition, got {len(target_paths)} targets and "
                 f"{len(condition_paths)} conditions"
             )
-        self._set_up((target_paths, condition_paths), patch_size, augmentation)
+        self._set_up((target_paths, condition_paths), patch_size, augmentation, normalize_on)
 
 
 def checked_patch_size(value: Any) -> tuple[int, int]:
@@ -219,18 +239,8 @@ def resized_by_area(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return torch.nn.functional.interpolate(image[None], size=size, mode="area")[0]
 
 
-def _read_file(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123  # paths come as text from arrays
-            size_bytes = os.fstat(file.fileno()).st_size
-            if size_bytes > MAX_SAMPLE_BYTES:
-                raise SampleError(
-                    f"the file has {format_bytes(size_bytes)}, and at most {format_bytes(MAX_SAMPLE_BYTES)} are read",
-                    path,
-                )
-            return file.read()
-    except OSError as error:
-        raise SampleError(f"the image cannot be read: {error}", path) from error
+def _file_bytes(path: str) -> bytes:
+    return file_bytes(path, kind="image", max_bytes=MAX_SAMPLE_BYTES)
 
 
 __all__ = ["TifImageDataset", "TifPairDataset", "checked_patch_size", "resized_by_area"]

@@ -98,6 +98,8 @@ def test_samples_come_by_city_sequence_and_frame(root):
 def test_ids_choose_scenes_in_their_order(root):
     everything = CityscapesDataset(root, size=(16, 16))
     chosen = CityscapesDataset(root, size=(16, 16), ids=[("berlin", "000001", "000004"), ("bad_essen", 0, 3)])
+    arrays = [("berlin", np.int64(1), np.uint8(4)), ("bad_essen", *np.array([0, 3]))]
+    assert CityscapesDataset(root, size=(16, 16), ids=arrays).ids.tolist() == chosen.ids.tolist()
     assert samples_equal(chosen[0], everything[5])
     assert samples_equal(chosen[1], everything[1])
     with pytest.raises(DatasetError, match=r"2 are missing: .*berlin_000009_000004_leftImg8bit.png"):

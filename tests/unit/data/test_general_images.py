@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from autotune.data.apply import apply
 from autotune.data.build import make_loader
@@ -93,6 +93,21 @@ def test_folder_without_classes_and_single_image(folder):
     assert len(ImageDataset(folder / "dog" / "7.png", SIZE)) == 1
 
 
+def test_hidden_files_are_no_images(folder):
+    (folder / "cat" / "._0.png").write_bytes(b"made by another system")
+    (folder / ".previews").mkdir()
+    (folder / "dog" / "7.png").rename(folder / ".previews" / "7.png")
+    dataset = ImageDataset(folder, SIZE)
+    assert (len(dataset), dataset.classes) == (COUNT - 1, ("cat", "dog"))
+    assert [int(sample[1]) for sample in all_of(dataset)] == [0] * 5 + [1] * 4
+
+
+def test_image_beside_class_folders_is_refused(folder):
+    (folder / "dog" / "7.png").rename(folder / "mean.png")
+    with pytest.raises(DatasetError, match=r"mean\.png beside the folder cat; move it"):
+        ImageDataset(folder, SIZE)
+
+
 def test_transform_gets_the_whole_image_and_takes_the_place_of_the_default(folder):
     dataset = ImageDataset(folder, transform=as_array, target_transform=negative)
     image, target = dataset[9]
@@ -117,6 +132,28 @@ def test_random_transform_is_the_same_at_every_worker_count_and_new_in_each_epoc
     before = torch.get_rng_state()
     dataset[0]
     assert torch.equal(before, torch.get_rng_state())
+    for workers in (0, 2):
+        for given in (dataset_of(folder), Subset(dataset_of(folder), range(COUNT))):
+            loader = make_loader(given, {"batch_size": 3, "num_workers": workers})
+            for expected in epochs:
+                assert samples_equal([image for images, _ in loader for image in images], expected)
+
+
+def dataset_of(folder):
+    return ImageDataset(folder, transform=noisy, seed=5)
+
+
+@pytest.mark.parametrize("mode", ["eager", "cached", "streaming"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_random_transform_is_new_in_each_pass_of_any_loading_mode(folder, mode, workers):
+    dataset = ImageDataset(folder, transform=noisy, loading_mode=mode, seed=5)
+    loader = make_loader(dataset.loaded(), {"batch_size": 5, "num_workers": workers})
+    plain = dataset_of(folder)
+    for epoch in range(3):
+        plain.set_epoch(epoch)
+        found = torch.cat([images for images, _ in loader])
+        expected = torch.stack([plain[index][0] for index in range(COUNT)])
+        assert torch.equal(found.sort(dim=0).values, expected.sort(dim=0).values)
 
 
 @pytest.mark.parametrize("mode", ["lazy", "eager", "cached"])

@@ -108,6 +108,43 @@ def test_several_datasets_and_groups_are_a_dict(path):
     assert {name: int(value) for name, value in group[7].items()} == {"inside/deeper/x": 7, "inside/deeper/y": 7}
 
 
+def test_target_is_left_out_of_its_group(path):
+    with h5py.File(path, "a") as file:
+        file["inside/deeper/z"] = np.zeros(ROWS)
+        file["inside/deeper/same"] = file["inside/deeper/y"]
+    for target in ("inside/deeper/y", "/inside/deeper//y", "inside/deeper/same"):
+        row, number = HDF5Dataset(path, "inside/deeper", target)[7]
+        assert list(row) == ["inside/deeper/x", "inside/deeper/z"]
+        assert int(number) == 7
+    with h5py.File(path, "a") as file:
+        file["lonely/y"] = np.zeros(ROWS)
+    with pytest.raises(DatasetError, match="nothing but the target"):
+        HDF5Dataset(path, "lonely", "lonely/y")
+
+
+@pytest.mark.parametrize(
+    ("names", "target"),
+    [
+        (["data", "data"], None),
+        (["data", "/data"], None),
+        (["inside/deeper", "inside/deeper/x"], None),
+        (["data", "labels"], "labels"),
+        ("labels", "labels"),
+    ],
+)
+def test_dataset_that_is_named_twice_is_refused(path, names, target):
+    with pytest.raises(SpecError, match="named once"):
+        HDF5Dataset(path, names, target)
+
+
+def test_file_is_found_from_another_folder(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    dataset = HDF5Dataset(path.name)
+    monkeypatch.chdir("/")
+    assert torch.equal(dataset[3], torch.from_numpy(VALUES[3]))
+    assert dataset.path_of(0) == str(path)
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
@@ -195,6 +232,36 @@ def test_file_that_goes_away_is_told(path):
     path.unlink()
     with pytest.raises(SampleError, match=r"arrays\.h5"):
         dataset[0]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", ["data", "plain", ["data", "names"]])
+def test_rows_that_were_taken_away_are_told_and_end_no_loop(path, name):
+    left, told = (HDF5Dataset(path, name, on_broken=policy) for policy in ("substitute", "raise"))
+    with h5py.File(path, "a") as file:
+        for one in ("data", "plain", "names"):
+            kept = file[one][:CHUNK]
+            del file[one]
+            file.create_dataset(one, data=kept, compression="gzip" if one == "data" else None)
+    with pytest.raises(SampleError, match=rf"arrays\.h5: row {CHUNK} of the dataset"):
+        list(told)
+    assert len(list(left)) == ROWS
+    assert samples_equal(left[CHUNK], left[0])
+    assert left.broken_samples == tuple(range(CHUNK, ROWS))
+
+
+@pytest.mark.fault
+def test_rows_that_became_others_are_told(path):
+    dataset = HDF5Dataset(path, "plain")
+    texts = HDF5Dataset(path, "labels")
+    with h5py.File(path, "a") as file:
+        del file["plain"], file["labels"]
+        file["plain"] = np.zeros((ROWS, 5))
+        file["labels"] = [b"x"] * ROWS
+    with pytest.raises(SampleError, match=r"arrays\.h5.*'plain'"):
+        dataset[0]
+    with pytest.raises(SampleError, match=r"arrays\.h5.*'labels'"):
+        texts[0]
 
 
 def handles_of(pid, path):

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Subset
 
 from autotune.data.archives.store import open_or_build
-from autotune.data.datasets import image_decoders, images
+from autotune.data.datasets import file_reading, image_decoders
 from autotune.data.datasets.factories import image_folder
 from autotune.data.datasets.image_decoders import DECODERS, MAX_PIXELS
 from autotune.data.datasets.images import ImageFilesDataset
@@ -226,7 +226,7 @@ def test_what_is_no_whole_image_is_an_error_with_its_path(tmp_path, name):
 def test_file_too_large_to_be_an_image_is_not_read(tmp_path):
     path = tmp_path / "a.jpg"
     with path.open("wb") as file:
-        file.truncate(images.MAX_FILE_BYTES + 1)
+        file.truncate(file_reading.MAX_FILE_BYTES + 1)
     with pytest.raises(SampleError, match=r"a\.jpg: the file has .* at most"):
         ImageFilesDataset([path])[0]
 

@@ -1,5 +1,8 @@
 """Samples that stay within a share of memory, and the cache of those used last."""
 
+import gc
+import multiprocessing
+import os
 import pickle
 
 import h5py
@@ -10,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate, get_worker_info
 
 from autotune.data.apply import apply
 from autotune.data.caches._base import ABSENT
@@ -20,6 +23,7 @@ from autotune.data.datasets.memory_efficient import MemoryEfficientDataset
 from autotune.data.datasets.memory_room import MemoryRoom, return_freed_memory
 from autotune.data.facts import samples_equal
 from autotune.data.fingerprint import source_fingerprint
+from autotune.data.stages import apart
 from autotune.errors import DatasetError, SampleError, SpecError
 from autotune.spec import LoaderConfig
 from autotune.units import MIB
@@ -124,14 +128,85 @@ def test_streaming_keeps_nothing(arrays):
     assert dataset.memory_stats() == {"limit_bytes": dataset.memory_limit}
 
 
+def with_what_is_kept(samples):
+    """Collate a batch in a worker, and tell what that worker keeps."""
+    info = get_worker_info()
+    return default_collate(samples), info.id, info.dataset.memory_stats()["used_bytes"]
+
+
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_divide_the_share(arrays, start):
     dataset = MemoryEfficientDataset(arrays, 0.5, available=five_samples)
-    expected = all_of(MemoryEfficientDataset(arrays))
-    loader = DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context=start, persistent_workers=True)
+    expected = [row for row, _ in all_of(MemoryEfficientDataset(arrays))]
+    loader = DataLoader(
+        dataset,
+        batch_size=2,
+        num_workers=2,
+        multiprocessing_context=start,
+        persistent_workers=True,
+        collate_fn=with_what_is_kept,
+    )
     for _ in range(2):
-        rows = [row for batch, _ in loader for row in batch]
-        assert samples_equal(rows, [row for row, _ in expected])
+        told = list(loader)
+        assert samples_equal([row for (rows, _), _, _ in told for row in rows], expected)
+        for worker in range(2):
+            most = max(used for _, number, used in told if number == worker)
+            assert 2 * SAMPLE <= most <= dataset.memory_limit // 2
+
+
+BEGUN = 3
+
+
+def read_and_tell(dataset, barrier, told):
+    """Read everything once every process has begun, and tell what is kept."""
+    dataset[0]
+    barrier.wait(60)
+    all_of(dataset)
+    barrier.wait(60)
+    told.put((os.getpid(), dataset.memory_stats()["used_bytes"]))
+
+
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_processes_that_are_no_workers_of_torch_divide_the_share(arrays, start):
+    dataset = MemoryEfficientDataset(arrays, available=five_samples)
+    context = multiprocessing.get_context(start)
+    barrier = context.Barrier(BEGUN)
+    told = context.SimpleQueue()
+    for _ in range(2):  # those that have ended take no share of the others
+        processes = [context.Process(target=read_and_tell, args=(dataset, barrier, told)) for _ in range(BEGUN)]
+        for process in processes:
+            process.start()
+        kept = dict(told.get() for _ in processes)
+        for process in processes:
+            process.join(60)
+        assert len(kept) == BEGUN
+        assert all(2 * SAMPLE <= used <= dataset.memory_limit // BEGUN for used in kept.values())
+
+
+def test_copies_for_threads_divide_the_share_while_they_live(arrays):
+    dataset = MemoryEfficientDataset(arrays, available=five_samples)
+    first, second = apart(dataset), apart(dataset)
+    for copy in (first, second, first):
+        all_of(copy)
+    for copy in (first, second):
+        assert 2 * SAMPLE <= copy.memory_stats()["used_bytes"] <= dataset.memory_limit // 2
+    del copy, second
+    gc.collect()
+    all_of(first)
+    assert first.memory_stats()["used_bytes"] > dataset.memory_limit // 2
+
+
+@pytest.mark.parametrize("name", ["cache_size", "memory_limit_bytes"])
+def test_settings_that_the_share_makes_useless_are_refused(arrays, name):
+    with pytest.raises(SpecError, match=rf"max_memory_usage alone.*{name}"):
+        MemoryEfficientDataset(arrays, **{name: 1})
+
+
+def test_hidden_files_are_of_no_kind(arrays):
+    (arrays / "a" / "._00.png").write_bytes(b"made by another system")
+    (arrays / ".previews").mkdir()
+    (arrays / ".previews" / "00.png").write_bytes(b"")
+    assert len(MemoryEfficientDataset(arrays)) == COUNT
 
 
 def test_every_kind_of_file_is_read_by_its_own_dataset(tmp_path):

@@ -46,10 +46,39 @@ def test_every_target_gets_the_same_draw(image):
 
 
 def test_a_mask_is_moved_with_its_image_and_keeps_its_values(image):
-    augmentation = SeededAugmentation([A.Affine(translate_px=(-3, 3), p=1.0), A.HorizontalFlip(p=0.5)])
+    moves = [A.Affine(translate_px=(-3, 3), interpolation=0, fill=0, fill_mask=0, p=1.0), A.HorizontalFlip(p=0.5)]
+    augmentation = SeededAugmentation(moves)
     mask = (image > 20).astype(np.uint8)
+    places = set()
     for number in range(10):
-        assert set(np.unique(augmentation(seeded(number), image=image, mask=mask)["mask"])) <= {0, 1}
+        made = augmentation(seeded(number), image=image, mask=mask)
+        assert np.array_equal(made["mask"], (made["image"] > 20).astype(np.uint8))
+        places.add(made["mask"].tobytes())
+    assert len(places) > 3
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [A.RandomBrightnessContrast(p=1), A.GaussNoise(p=1), A.HueSaturationValue(p=1), A.Normalize(), A.GaussianBlur(p=1)],
+    ids=lambda transform: type(transform).__name__,
+)
+@pytest.mark.parametrize("moves", [[], [A.HorizontalFlip(p=1.0)]], ids=["alone", "flipped"])
+def test_a_mask_keeps_its_values_whatever_happens_to_colours(colours, moves):
+    augmentation = SeededAugmentation([*moves, colours])
+    picture, mask = np.full((8, 8, 3), 100, np.uint8), np.full((8, 8), 3, np.uint8)
+    mask[:, :2] = 9
+    picture[:, :2] = 30
+    for number in range(4):
+        made = augmentation(seeded(number), image=picture, mask=mask)
+        assert np.array_equal(made["mask"], mask[:, ::-1] if moves else mask)
+        assert not np.array_equal(made["image"], picture)
+
+
+def test_a_name_that_the_transform_declares_to_be_a_mask_is_one(image):
+    transform = A.Compose([A.RandomBrightnessContrast(p=1), A.HorizontalFlip(p=1)], additional_targets={"gaps": "mask"})
+    gaps = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    made = SeededAugmentation(transform)(seeded(1), image=image / 64, gaps=gaps)
+    assert np.array_equal(made["gaps"], gaps[:, ::-1])
 
 
 def test_transforms_of_a_composition_draw_independently(image):

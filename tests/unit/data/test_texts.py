@@ -90,6 +90,38 @@ def test_folder_gives_files_with_their_class(folder):
     assert len(TextDataset(folder, suffixes=(".md",))) == 1
 
 
+def test_text_beside_class_folders_is_refused_with_a_way_out(folder):
+    (folder / "README.md").write_text("about these texts")
+    with pytest.raises(DatasetError, match=r"README\.md beside the folder play; move it, or choose by suffixes="):
+        TextDataset(folder)
+    dataset = TextDataset(folder, suffixes=(".txt",))
+    assert [int(dataset[index][1]) for index in range(2)] == [0, 1]
+
+
+def test_hidden_texts_are_left_out(folder):
+    (folder / "play" / "._one.txt").write_bytes(b"\xff")
+    (folder / ".notes").mkdir()
+    (folder / ".notes" / "four.txt").write_text("f")
+    assert len(TextDataset(folder)) == 3
+
+
+@pytest.mark.fault
+def test_text_that_became_shorter_is_told(file):
+    dataset = TextDataset(file)
+    with file.open("r+b") as opened:
+        opened.truncate(3)
+    with pytest.raises(SampleError, match=r"lines\.txt.*became shorter"):
+        dataset[0]
+
+
+def test_files_are_found_from_another_folder(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset = TextDataset(file.name)
+    monkeypatch.chdir("/")
+    assert text_of(dataset[0][0]) == "to be"
+    assert dataset.path_of(0) == str(file)
+
+
 @pytest.mark.parametrize("tokenizer", [words, as_mapping, as_tensor])
 def test_own_tokenizer_gives_the_ids(file, tokenizer):
     dataset = TextDataset(file, tokenizer, 3, padding_id=-1, with_lengths=True)
@@ -114,10 +146,14 @@ def test_tokenizer_that_finds_nothing_gives_padding_alone(file):
     assert int(dataset[0][2]) == 0
 
 
-@pytest.mark.parametrize("wrong", [lambda _: [0.5], lambda _: [[1, 2]]])
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda _: [0.5], lambda _: [[1, 2]], str.split, str.upper, lambda _: [[1], [2, 3]], lambda _: 7, lambda _: None],
+)
 def test_tokenizer_that_gives_no_ids_is_told_with_the_file(file, wrong):
-    with pytest.raises(SampleError, match=r"lines\.txt.*whole numbers"):
-        TextDataset(file, wrong)[0]
+    for read in (TextDataset(file, wrong).__getitem__, TextDataset(file, wrong).length_of):
+        with pytest.raises(SampleError, match=r"lines\.txt.*whole numbers"):
+            read(0)
 
 
 @pytest.mark.fault
@@ -128,11 +164,21 @@ def test_text_that_is_not_utf8_names_file_and_line(tmp_path):
         TextDataset(path)[1]
     with pytest.raises(SampleError, match=r"bad\.txt: line 3 is not UTF-8"):
         TextDataset(path, unit="file")[0]
+    with pytest.raises(SampleError, match=r"bad\.txt: line 3 is not UTF-8"):
+        TextDataset(path).length_of(1)
     left = TextDataset(path, max_length=4, on_broken="skip")
     assert len(next(iter(DataLoader(left, batch_size=3)))[0]) == 2
     assert left.broken_files == (str(path),)
     replaced = TextDataset(path, max_length=4, on_broken="substitute")
     assert samples_equal(replaced[1], replaced[2])
+
+
+@pytest.mark.fault
+def test_byte_that_is_not_utf8_is_named_behind_a_mark_of_byte_order(tmp_path):
+    path = tmp_path / "marked.txt"
+    path.write_bytes(b"\xef\xbb\xbfab\n\nc\xfe")
+    with pytest.raises(SampleError, match=r"line 3 is not UTF-8.*0xfe"):
+        TextDataset(path, unit="file")[0]
 
 
 @pytest.mark.fault

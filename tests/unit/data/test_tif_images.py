@@ -13,9 +13,11 @@ from PIL import Image
 
 from autotune.data.apply import apply
 from autotune.data.build import make_loader
+from autotune.data.datasets.raster_files import read_bytes
 from autotune.data.datasets.tif_folders import matched_names, split_names, tif_files
-from autotune.data.datasets.tif_grayscale import LUMA, tiff_tags
+from autotune.data.datasets.tif_grayscale import LUMA, gray_pixels, tiff_tags
 from autotune.data.datasets.tif_images import TifImageDataset, TifPairDataset, resized_by_area
+from autotune.data.datasets.tiff_pages import read_tiff
 from autotune.data.facts import dataset_facts, describe_sample, samples_equal
 from autotune.data.fingerprint import source_fingerprint
 from autotune.data.stages import has_augment, is_staged
@@ -321,10 +323,26 @@ def test_the_default_augmentation_invents_no_value_and_keeps_background(tmp_path
     assert shifted
 
 
+def test_alpha_and_one_saturated_colour_are_no_nodata(tmp_path):
+    colors = np.random.default_rng(0).integers(1, 200, (3, 16, 16)).astype(np.uint8)
+    colors[0, :4] = 255  # red alone is as bright as nodata
+    colors[:, -2:] = 255
+    alpha = np.full((1, 16, 16), 255, np.uint8)
+    settings = {"photometric": "RGB", "nodata": 255}
+    with_alpha = write_tif(tmp_path / "a.tif", np.concatenate([colors, alpha]), alpha="yes", **settings)
+    without = write_tif(tmp_path / "b.tif", colors, **settings)
+    for read in (read_bytes, read_tiff):
+        gray = gray_pixels(with_alpha.read_bytes(), read)
+        assert np.array_equal(gray, gray_pixels(without.read_bytes(), read))
+        assert (gray[-2:] == 0).all()
+        expected = np.tensordot(LUMA, colors.astype(np.float64), axes=1)
+        np.testing.assert_allclose(gray[:-2], expected[:-2], rtol=1e-6)
+
+
 def test_an_augmentation_that_changes_the_size_is_refused(tmp_path):
     A = pytest.importorskip("albumentations")  # noqa: N806  # as everybody calls it
     dataset = single(write_tif(tmp_path / "a.tif", jaw()), augmentation=A.RandomCrop(8, 8))
-    with pytest.raises(SpecError, match=r"keeps the size of images, \(16, 16\), got one of \(8, 8\)"):
+    with pytest.raises(SpecError, match=r"keeps the size .* image \(16, 16, 1\), got \(8, 8\)"):
         dataset[0]
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from autotune.data.build import make_loader
 from autotune.errors import DatasetError, MissingExtraError, SampleError, SpecError
 from autotune.integrations.dali import DaliLoader
+from autotune.integrations.dali_source import Parts, Source
 from autotune.resolve.best import best_loader
 from autotune.resolve.resolution import AutotuneWarning
 
@@ -126,6 +128,22 @@ def test_batches_are_those_of_torch_bit_for_bit_and_in_order(workers, shuffle):
     ours, theirs = both(Mixed(), num_workers=workers, shuffle=shuffle)
     for _ in range(2):
         check_same(ours, theirs)
+
+
+class Skipping(Mixed):
+    """Leaves samples out of its batches, as those with `on_broken="skip"` do."""
+
+    def __getitems__(self, indices):
+        return [self[index] for index in indices if index != 1]
+
+
+def test_a_batch_that_lost_samples_is_refused_with_the_way_out():
+    dataset = Skipping()
+    source = Source(dataset, Parts.of(dataset[0]), [[0, 1, 2]], workers=0, seed=0, initialise=None)
+    with pytest.raises(
+        DatasetError, match=r"every sample of a batch, got 2 of 3 from Skipping.*on_broken='substitute'"
+    ):
+        source(SimpleNamespace(iteration=0))
 
 
 @needs_dali

@@ -69,7 +69,7 @@ def test_batches_are_arrays_with_one_hot_labels_and_partial_ones_are_dropped(arr
 def test_files_of_one_channel_may_leave_out_its_axis(tmp_path):
     np.save(tmp_path / "a.npy", np.ones(DIM, np.uint8))
     np.save(tmp_path / "b.npy", np.ones((*DIM, 1), np.float32, order="F"))
-    made = DataGenerator(["a", "b"], {"a": 0, "b": 1}, 2, DIM, data_dir=tmp_path, shuffle=False)
+    made = DataGenerator(["a", "b"], {"a": 0, "b": 1}, DIM, 2, data_dir=tmp_path, shuffle=False)
     samples, labels = made[0]
     assert (samples.shape, labels.shape) == ((2, *DIM, 1), (2, 10))
     assert (samples == 1).all()
@@ -88,6 +88,35 @@ def test_on_epoch_end_gives_another_order_and_the_same_seed_the_same_orders(arra
     assert orders[0] == orders[1] != orders[2]
     assert orders[0][0] != orders[0][1] != orders[0][2]
     assert all(len({number for batch in epoch for number in batch}) == 8 for epoch in orders[0])
+
+
+def test_its_arguments_are_taken_by_position_in_the_documented_order(arrays):
+    folder, ids, labels = arrays
+    made = DataGenerator(ids, labels, DIM, 5, 3, 2, False, data_dir=folder)
+    assert (made.dim, made.batch_size, made.n_classes, made.n_channels, made.shuffle) == (DIM, 5, 3, 2, False)
+    assert numbers_of(made) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    with pytest.raises(SpecError, match=r"dim must be the shape of a sample, got 5; the order is DataGenerator\("):
+        DataGenerator(ids, labels, 5, DIM, data_dir=folder)
+
+
+class GlobalNoise(Dataset):
+    """Draws from a global generator."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return torch.rand(()), index
+
+
+def test_what_is_random_in_worker_processes_goes_by_seed_in_every_epoch():
+    found = []
+    for seed in (0, 5):
+        made = TunedPyDataset(GlobalNoise(), batch_size=4, workers=1, seed=seed, persistent_workers=True)
+        for _ in range(3):  # Keras begins another one before its first epoch
+            found.append(made._seed)
+            made.on_epoch_end()
+    assert len(set(found)) == 6, "each epoch of each seed has numbers of its own"
 
 
 def test_without_shuffling_every_epoch_is_the_same(arrays):
@@ -125,7 +154,7 @@ class Canary:
     [
         (np.array([Canary()], dtype=object), "pickled objects"),
         (np.zeros((2, 2)), r"must have the shape \(4, 3, 2, 2\), got \(2, 2\)"),
-        (np.zeros((*DIM, 2), "U3"), "holds numbers, got <U3"),
+        (np.zeros((*DIM, 2), "U3"), "must hold numbers, got <U3"),
     ],
 )
 def test_arrays_that_are_something_else_are_refused_with_their_path(arrays, content, told):

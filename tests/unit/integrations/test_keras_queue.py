@@ -1,5 +1,6 @@
 """Loaders through Keras's queue: torch's batches in torch's order, and nothing left when they end."""
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -112,14 +113,39 @@ class Random(Dataset):
         return random.random(), drawn, torch.rand(()), float(torch.get_num_threads())
 
 
-def test_what_is_random_in_workers_does_not_depend_on_their_number():
-    one, two, three = (list(KerasLoader(Random(), 3, num_workers=n, generator=seeded(2))) for n in (1, 2, 3))
+def three_epochs(loader):
+    return [batch for _ in range(3) for batch in loader]
+
+
+def drawn(batches):
+    """The different random numbers of batches of `Random`."""
+    return {float(value) for batch in batches for part in batch[:3] for value in part}
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_what_is_random_in_workers_does_not_depend_on_their_number(persistent):
+    def epochs(workers, seed):
+        return three_epochs(
+            KerasLoader(
+                Random(), 3, num_workers=workers, generator=seeded(seed), persistent_workers=persistent and workers > 0
+            )
+        )
+
+    one, two, three = (epochs(workers, 2) for workers in (1, 2, 3))
     assert samples_equal(one, two)
     assert samples_equal(two, three)
-    assert len({float(value) for batch in one for part in batch[:3] for value in part}) == 36
     assert {float(value) for batch in one for value in batch[3]} == {1.0}
-    other = list(KerasLoader(Random(), 3, num_workers=2, generator=seeded(3)))
-    assert not samples_equal(one, other)
+    assert len(drawn(one)) == 3 * 36, "as with torch, no number comes twice, within an epoch or in another"
+    assert not drawn(one) & drawn(epochs(2, 3)), "another seed gives other numbers in every epoch"
+
+
+def test_epochs_of_persistent_workers_differ_where_those_of_torch_do_and_draw_as_many_numbers():
+    arguments = {"batch_size": 3, "num_workers": 2, "persistent_workers": True}
+    torchs, own = (cls(Random(), generator=seeded(2), **arguments) for cls in (DataLoader, KerasLoader))
+    found = [[len(drawn(loader)) for _ in range(3)] for loader in (torchs, own)]
+    assert found == [[36] * 3] * 2
+    assert len(drawn(three_epochs(torchs))) == len(drawn(three_epochs(own))) == 3 * 36
+    assert torch.equal(torchs.generator.get_state(), own.generator.get_state())
 
 
 class Told(Dataset):
@@ -221,6 +247,49 @@ def test_a_stopped_worker_runs_into_the_timeout():
     with pytest.raises(RuntimeError, match="no batch came out of Keras's queue for 2 s"):
         list(batches)
     assert not multiprocessing.active_children()
+
+
+class Leaving(Slow):
+    """Ends the process that reads one sample, as if nothing were wrong."""
+
+    def __getitem__(self, index):
+        if index == 5:
+            os._exit(0)
+        return super().__getitem__(index)
+
+
+@pytest.mark.fault
+def test_a_worker_that_ends_itself_with_success_ends_the_epoch_with_an_error():
+    with pytest.raises(RuntimeError, match="of Keras's pool ended with exit code 0"):
+        list(KerasLoader(Leaving(), 2, num_workers=2, timeout=30))
+    assert not multiprocessing.active_children()
+
+
+class Endless(torch.utils.data.Sampler):
+    """Gives positions for ever."""
+
+    def __iter__(self):
+        return itertools.cycle(range(11))
+
+
+class EndlessBatches(Endless):
+    def __iter__(self):
+        return itertools.repeat([1, 2] * 500)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"sampler": Endless()}, {"sampler": Endless(), "batch_size": None}, {"batch_sampler": EndlessBatches()}],
+)
+def test_a_sampler_without_an_end_is_refused(settings):
+    with pytest.raises(SpecError, match=r"must end with its epoch, got 1,00\d,\d+ positions .* torch's DataLoader"):
+        iter(KerasLoader(Numbers(11), **settings))
+
+
+def test_a_sampler_may_repeat_samples_as_often_as_it_says():
+    often = torch.utils.data.RandomSampler(range(2), replacement=True, num_samples=1_100_000)
+    batches = KerasLoader(Numbers(2), batch_size=1000, sampler=often).draw_batches()[1]
+    assert sum(map(len, batches)) == 1_100_000
 
 
 def test_what_has_no_meaning_is_refused():

@@ -17,6 +17,7 @@ from autotune.data.build import make_loader
 from autotune.errors import MissingExtraError, SpecError
 from autotune.integrations.lightning import TimedDataLoader, TunedDataModule, describe_loader
 from autotune.registry import open_registry
+from autotune.resolve.best import best_config
 from autotune.resolve.resolution import AutotuneWarning
 from autotune.spec import LoaderConfig
 
@@ -69,6 +70,21 @@ def test_pins_are_arguments_and_win(home):
     for loader in (module.train_dataloader(), module.val_dataloader()):
         assert (loader.batch_size, loader.num_workers) == (6, 1)
     assert module.resolution().config.num_workers == 1
+
+
+def test_what_is_told_of_a_stage_is_what_its_loader_was_asked_for(tmp_path):
+    config = LoaderConfig(batch_size=8, num_workers=1).canonical(has_accelerator=False)
+    made = decision_here(Numbers(40), config)
+    timed = "autotune.integrations.lightning:TimedDataLoader"
+    with open_registry(tmp_path) as registry:
+        registry.save_decision(made.replace(workload=made.workload.replace(loader_class=timed)))
+    module = TunedDataModule(train=Numbers(40), home=tmp_path, batch_size=8, rank=1, world_size=2)
+    found = module.resolution()
+    assert (found.match, found.config.num_workers, found.world_size) == ("exact", 1, 2)
+    assert module.train_dataloader().num_workers == 1
+    assert best_config(Numbers(40), home=tmp_path, loader_class=TimedDataLoader, rank=0, world_size=4).world_size == 4
+    with pytest.raises(SpecError, match="given together"):
+        best_config(Numbers(40), home=tmp_path, rank=0)
 
 
 def test_the_last_batch_of_training_can_be_dropped(home):

@@ -123,7 +123,7 @@ def test_shuffling_and_collating_are_the_callers(known):
     assert indices(again) == indices(plain)
 
 
-def test_validation_has_the_settings_of_training_cut_down_to_its_size(known):
+def test_validation_has_workers_and_batches_of_training_cut_down_to_its_size_and_not_its_cache(known):
     train, val = Numbers(40), Numbers(6)
     home = known(train, LoaderConfig(num_workers=2, prefetch_factor=3, cache="memory"))
     loaders = create_calibrated_train_val_dataloaders(
@@ -134,6 +134,20 @@ def test_validation_has_the_settings_of_training_cut_down_to_its_size(known):
     assert indices(loaders[0]) != list(range(40))
     assert indices(loaders[1]) == list(range(6))
     assert [one.drop_last for one in loaders] == [True, False]
+    assert [hasattr(one.dataset, "filled") for one in loaders] == [True, False]
+
+
+def test_validation_without_workers_needs_no_word_on_prefetching(known):
+    train, val = Numbers(40), Numbers(38)
+    calibrator = DataLoaderCalibrator(train, home=known(train), progress=False)
+    training = calibrator.create_dataloader(batch_size=8)
+    for given in ({"num_workers": 0}, {"num_workers": 0, "prefetch_factor": None, "persistent_workers": None}):
+        loader = calibrator.create_validation_dataloader(val, training, **given)
+        assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers) == (0, None, False)
+        assert indices(loader) == list(range(38))
+    alone = calibrator.create_dataloader(batch_size=8, num_workers=0)
+    helped = calibrator.create_validation_dataloader(val, alone, num_workers=1)
+    assert (helped.num_workers, helped.persistent_workers) == (1, True)
 
 
 def test_validation_set_as_large_as_training_keeps_everything(known):

@@ -5,11 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from study_records import DATASET, MACHINE, failed_record, measured_record, measurement, record
 
+from autotune.compose import places
 from autotune.loaders.comparison_plots import save_plot
-from autotune.loaders.comparison_rows import OURS, config_contenders, mode_contenders
-from autotune.loaders.comparisons import Comparison, StartUp, _filled_on_the_way, _measure
+from autotune.loaders.comparison_rows import OURS, Contender, config_contenders, mode_contenders
+from autotune.loaders.comparisons import Comparison, StartUp, _filled_on_the_way, _measure, _Runs
+from autotune.registry import open_registry
 from autotune.resolve.resolution import Resolution
-from autotune.spec import ArchiveUse, Inspection, LoaderConfig, MemoryUse, Phases
+from autotune.spec import ArchiveUse, Failure, Inspection, LoaderConfig, MemoryUse, Phases
+from autotune.spec.study_file import spec_from_fields
 
 NAMES = ["Single Process", "Multi-Process", "Optimized", "Memory Efficient", OURS]
 GIB = 2**30
@@ -117,6 +120,60 @@ def test_a_row_whose_runs_fail_shows_the_failure():
     assert rows[1].samples_per_s is None
 
 
+def test_a_row_that_fails_in_some_blocks_says_how_many_and_why():
+    contenders = config_contenders(inspection(2), resolution())
+    asked = []
+
+    def answer(config):
+        asked.append(config)
+        fails = config.num_workers and asked.count(config) > 1
+        return failed_record(config, "shared_memory") if fails else measured_record(config, 5.0)
+
+    rows, _ = measured(contenders, answer, blocks=3)
+    assert (rows[1].runs, rows[1].failure) == (1, None)
+    assert rows[1].notes[-1] == "2 of 3 runs failed: shared memory: it did"
+    assert rows[1].ratio is None, "one pair has no interval"
+    assert not any("failed" in note for note in rows[0].notes)
+
+
+class Answers:
+    """Runs requests as a runner does, with given failures in their order, and a measurement afterwards."""
+
+    def __init__(self, failures):
+        self.failures = list(failures)
+        self.ran = 0
+
+    def run(self, request):
+        self.ran += 1
+        failure = self.failures.pop(0) if self.failures else None
+        found = {"measurement": measurement(9.0)} if failure is None else {"failure": failure}
+        return record(request.config, **found)
+
+
+@pytest.mark.parametrize(
+    ("retryable", "ran", "note"),
+    [
+        (True, 3, "1 of 3 runs failed: crashed: gone"),
+        (False, 2, "1 of 3 runs failed and 1 were not tried after: crashed: gone"),
+    ],
+)
+def test_what_failed_is_run_again_in_the_next_block_where_that_may_go_well(tmp_path, retryable, ran, note):
+    failure = Failure(kind="crashed", phase="measure", message="gone", retryable=retryable)
+    spec = spec_from_fields({"name": "s", "dataset": {"type_name": "sent"}, "budget": {"time": "5s"}})
+    runner = Answers([None, failure])
+    told = []
+    with open_registry(tmp_path) as registry:
+        runs = _Runs(
+            spec, at=places(tmp_path), runner=runner, registry=registry,
+            on_run=lambda _record, done, total: told.append((done, total)),
+        )  # fmt: skip
+        [row] = _measure([Contender(name="Plain", config=LoaderConfig())], runs, 3)
+    assert runner.ran == ran
+    assert row.runs == ran - 1
+    assert row.notes == (note,)
+    assert told[-1][0] == ran
+
+
 def test_figures_are_what_the_runs_say():
     memory = MemoryUse(host_pss_bytes=GIB, host_limit_bytes=8 * GIB)
     phases = Phases(build_s=1.0, cache_fill_s=2.0, first_batch_s=0.5, archive_build_s=0.0)
@@ -148,6 +205,20 @@ def test_a_cache_that_fills_on_the_way_starts_and_reads_its_first_epoch_like_the
     assert cached.samples_per_s == eager.samples_per_s
     assert "second epoch" in cached.notes[-1]
     assert lazy.first_epoch_s == pytest.approx(1.7 + 6.0)
+
+
+def test_a_cache_that_fills_on_the_way_has_no_start_of_its_own_where_the_lazy_one_failed():
+    contenders = mode_contenders(inspection(), batch_size=32, num_workers=0, archive="tar")
+    rows, _ = measured(
+        contenders,
+        lambda config: measured_record(config, 9.0) if config.cache == "memory" else failed_record(config, "crashed"),
+    )
+    lazy, eager, _, cached = _filled_on_the_way(contenders, rows)
+    assert lazy.failure is not None
+    assert eager.start_up is not None
+    assert (cached.start_up, cached.first_epoch_s) == (None, None)
+    assert cached.samples_per_s == eager.samples_per_s
+    assert cached.notes[-1] == "its start and first epoch are those of Lazy, which was not measured"
 
 
 @pytest.mark.parametrize("kind", ["configs", "modes"])

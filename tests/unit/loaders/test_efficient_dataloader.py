@@ -12,16 +12,28 @@ import torch
 from PIL import Image
 from registry_values import decision_here
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
-from torch.utils.data import BatchSampler, Dataset, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    random_split,
+)
 
+from autotune.data.build import make_loader
 from autotune.data.datasets.general_images import ImageDataset
 from autotune.data.datasets.hdf5_arrays import ChunkShuffleSampler, HDF5Dataset
 from autotune.data.stages import StagedDataset
-from autotune.errors import CapacityError, SpecError
+from autotune.errors import CapacityError, SampleError, SpecError
 from autotune.loaders.collating import CustomCollateFn
 from autotune.loaders.general import DataLoaderFactory, EfficientDataLoader
 from autotune.loaders.general_config import DataLoaderConfig
-from autotune.loaders.transfer import Transfer, device_or_cpu, is_there, to_device
+from autotune.loaders.transfer import Transfer, device_or_cpu, is_there
+from autotune.measure.batches import move_batch
 from autotune.registry import open_registry
 from autotune.resolve.resolution import AutotuneWarning
 from autotune.spec import LoaderConfig
@@ -58,6 +70,9 @@ class Stream(IterableDataset):
 
 class Augmented(StagedDataset):
     """Samples that are different in every epoch."""
+
+    def fingerprint(self):
+        return "augmented numbers of a general loader"
 
     def __len__(self):
         return COUNT
@@ -168,13 +183,117 @@ def test_epochs_can_be_set_for_sampler_and_dataset(tmp_path):
     assert [batch.tolist() for batch in loader] == first
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_each_pass_is_an_epoch_of_its_own_for_augmentation(workers):
-    loader = EfficientDataLoader(Augmented(), settings(shuffle=False, num_workers=workers))
-    epochs = [torch.cat(list(loader)) for _ in range(2)]
-    assert not torch.equal(*epochs)
+def augmented(epoch):
+    """Give the samples as the dataset itself has them in an epoch."""
+    dataset = Augmented()
+    dataset.set_epoch(epoch)
+    return sorted(dataset[index].item() for index in range(COUNT))
+
+
+def values(loader):
+    return sorted(torch.cat(list(loader)).tolist())
+
+
+SHAPES = {
+    "bare": lambda dataset: dataset,
+    "subset": lambda dataset: Subset(dataset, range(COUNT)),
+    "split": lambda dataset: random_split(dataset, [COUNT, 0])[0],
+    "concatenated": lambda dataset: ConcatDataset([Subset(dataset, [0]), Subset(dataset, range(1, COUNT))]),
+}
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_pass_is_an_epoch_of_its_own_for_augmentation(shape, workers, shuffle):
+    loader = EfficientDataLoader(SHAPES[shape](Augmented()), settings(shuffle=shuffle, num_workers=workers))
+    assert [values(loader) for _ in range(3)] == [augmented(epoch) for epoch in range(3)]
+    loader.set_epoch(1)
+    assert [values(loader) for _ in range(2)] == [augmented(1), augmented(2)]
+
+
+@pytest.mark.parametrize("best", [LoaderConfig(num_workers=1), LoaderConfig(cache="memory")])
+def test_each_pass_is_an_epoch_where_the_configuration_is_resolved(tmp_path, best):
+    with open_registry(tmp_path) as registry:
+        registry.save_decision(decision_here(Augmented(), best.canonical(has_accelerator=False)))
+    loader = EfficientDataLoader(Augmented(), settings(num_workers=None), home=tmp_path)
+    assert [values(loader) for _ in range(2)] == [augmented(0), augmented(1)]
     loader.set_epoch(0)
-    assert torch.equal(torch.cat(list(loader)), epochs[0])
+    assert values(loader) == augmented(0)
+
+
+def test_a_benchmark_of_passes_leaves_later_loaders_counting_by_themselves():
+    dataset = Augmented()
+    for _ in EfficientDataLoader(dataset, settings()):
+        pass
+    later = make_loader(dataset, {"batch_size": 4})
+    assert [values(later) for _ in range(2)] == [augmented(0), augmented(1)]
+
+
+# Several processes
+
+
+RANKS = [{"TORCHELASTIC_RUN_ID": "a run", "RANK": str(rank), "WORLD_SIZE": "2"} for rank in range(2)]
+
+
+@pytest.fixture
+def known(tmp_path):
+    """A home that knows a configuration for numbers and augmented samples."""
+    with open_registry(tmp_path) as registry:
+        for dataset in (Numbers(), Augmented()):
+            registry.save_decision(decision_here(dataset, LoaderConfig(num_workers=0).canonical(has_accelerator=False)))
+    return tmp_path
+
+
+@pytest.mark.parametrize("workers", [0, 1, None])
+@pytest.mark.parametrize("seed", [None, 3, -5])
+def test_ranks_share_the_samples_however_workers_are_chosen(known, workers, seed):
+    config = settings(num_workers=workers, generator_seed=seed)
+    loaders = [EfficientDataLoader(Numbers(), config, home=known, environ=rank) for rank in RANKS]
+    reference = [EfficientDataLoader(Numbers(), settings(generator_seed=seed), rank=r, world_size=2) for r in range(2)]
+    for _ in range(2):
+        shares = [order_of(loader) for loader in loaders]
+        assert sorted(shares[0] + shares[1]) == list(range(COUNT))
+        assert shares == [order_of(loader) for loader in reference]
+    assert len(loaders[0]) == 3
+    whole = EfficientDataLoader(Numbers(), config, home=known, rank=0, world_size=1, environ=RANKS[1])
+    assert len(order_of(whole)) == COUNT
+
+
+@pytest.mark.parametrize("workers", [0, None])
+def test_an_epoch_that_is_set_has_order_and_augmentation_of_its_number_on_a_rank(known, workers):
+    loader = EfficientDataLoader(Augmented(), settings(num_workers=workers), home=known, environ=RANKS[0])
+    first, second = (torch.cat(list(loader)).tolist() for _ in range(2))
+    assert [int(value) for value in first] != [int(value) for value in second]
+    loader.set_epoch(0)
+    assert [torch.cat(list(loader)).tolist() for _ in range(2)] == [first, second]
+
+
+def test_streams_are_divided_and_callers_samplers_and_other_streams_are_not(photos):
+    for number in (2, 3):
+        (photos / f"{number}.png").unlink()
+    shares = [
+        EfficientDataLoader(ImageDataset(photos, 8, None, "streaming"), settings(batch_size=1), environ=rank)
+        for rank in RANKS
+    ]
+    assert [sum(len(images) for images, _ in loader) for loader in shares] == [2, 2]
+    own = settings(custom_sampler=SequentialSampler(range(COUNT)))
+    assert order_of(EfficientDataLoader(Numbers(), own, environ=RANKS[1])) == list(range(COUNT))
+    assert len(torch.cat(list(EfficientDataLoader(Stream(), settings(), environ=RANKS[1])))) == COUNT
+
+
+def test_a_sampler_that_takes_epochs_is_told_those_that_are_set_and_what_a_batch_sampler_stands_on_too():
+    ranks = DistributedSampler(Numbers(), 2, 0)
+    loader = EfficientDataLoader(Numbers(), settings(custom_batch_sampler=BatchSampler(ranks, 4, drop_last=False)))
+    ranks.set_epoch(6)
+    order = order_of(loader)
+    loader.set_epoch(0)
+    assert order_of(loader) != order
+    assert ranks.epoch == 0
+    order_of(loader)
+    assert ranks.epoch == 1
+    loader.set_epoch(6)
+    assert order_of(loader) == order
 
 
 def test_iterable_datasets_keep_their_order(caplog):
@@ -232,7 +351,7 @@ def test_non_blocking_reaches_every_tensor_of_any_nesting(non_blocking):
     assert isinstance(moved["y"], Named)
     assert isinstance(moved["x"][1], tuple)
     assert moved["x"][1][1] == "text"
-    packed = to_device(pack_sequence([torch.zeros(3), torch.zeros(2)]), device, non_blocking=non_blocking)
+    packed = move_batch(pack_sequence([torch.zeros(3), torch.zeros(2)]), device, non_blocking=non_blocking)
     assert isinstance(packed, PackedSequence)
     assert packed.data.device == device
 
@@ -284,8 +403,9 @@ def test_monitoring_gives_figures():
     list(loader)
     stats = loader.get_stats()
     assert (stats["batches"], stats["samples"]) == (5, COUNT)
-    for name in ("batches_per_second", "avg_memory_usage", "avg_cpu_usage", "avg_wait_time", "total_time"):
+    for name in ("batches_per_second", "avg_memory_usage", "avg_wait_time", "total_time"):
         assert stats[name] >= 0
+    assert 0 <= stats.get("avg_cpu_usage", 0) <= 100, "absent where the epoch is too short for the system's clock"
     unwatched = EfficientDataLoader(Numbers(), settings())
     list(unwatched)
     assert unwatched.get_stats() == {}
@@ -377,6 +497,61 @@ def test_broken_images_are_replaced(photos, mode):
     assert len(dataset.broken_files) == 2
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize("workers", [0, 1, None])
+def test_broken_images_inside_a_subset_are_left_out_and_counted(photos, workers):
+    subset = Subset(ImageDataset(photos, 8, on_broken="skip"), [5, 3, 2, 0])
+    with open_registry(photos / "home") as registry:
+        best = LoaderConfig(num_workers=0, cache="memory").canonical(has_accelerator=False)
+        registry.save_decision(decision_here(subset, best))
+    config = settings(batch_size=2, num_workers=workers, shuffle=False, enable_monitoring=True)
+    loader = EfficientDataLoader(subset, config, home=photos / "home")
+    for _ in range(2):
+        assert [targets.shape for _, targets in loader] == [(1,), (1,)]
+    assert loader.get_stats()["broken_files"] == 2
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("workers", [0, 1, None])
+@pytest.mark.parametrize("inside", [False, True])
+def test_broken_images_inside_a_concatenation_are_left_out_and_counted(photos, workers, inside):
+    part = ImageDataset(photos, 8, on_broken="skip")
+    whole = ConcatDataset([Subset(part, range(3)), Subset(part, range(3, 6))])
+    dataset = Subset(whole, range(6)) if inside else whole
+    with open_registry(photos / "home") as registry:
+        best = LoaderConfig(num_workers=1, prefetch_factor=3).canonical(has_accelerator=False)
+        registry.save_decision(decision_here(dataset, best))
+    config = settings(batch_size=2, num_workers=workers, shuffle=False, enable_monitoring=True)
+    loader = EfficientDataLoader(dataset, config, home=photos / "home")
+    assert loader.num_workers == (1 if workers is None else workers), "what was measured is known"
+    assert [len(images) for images, _ in loader] == [2, 2]
+    assert loader.get_stats()["broken_files"] == 2
+
+
+@pytest.mark.fault
+def test_a_part_that_raises_is_not_left_out_because_another_part_may_be(photos):
+    parts = [ImageDataset(photos, 8, on_broken=policy) for policy in ("skip", "raise")]
+    with pytest.raises(SampleError, match=r"2\.png"):
+        list(EfficientDataLoader(ConcatDataset(parts), settings(shuffle=False)))
+
+
+def test_streaming_inside_a_subset_is_not_ignored_without_a_word(photos, caplog):
+    subset = Subset(ImageDataset(photos, 8, None, "streaming"), [0, 1])
+    loader = EfficientDataLoader(subset, settings(shuffle=False))
+    assert "streamed as a whole alone" in caplog.text
+    assert [len(images) for images, _ in loader] == [2]
+
+
+def test_settings_of_the_loader_behind_it_can_be_read():
+    loader = EfficientDataLoader(Numbers(), settings(num_workers=2, prefetch_factor=3))
+    told = (loader.batch_size, loader.num_workers, loader.prefetch_factor, loader.persistent_workers)
+    assert told == (4, 2, 3, True)
+    batches = BatchSampler(SequentialSampler(range(COUNT)), 7, drop_last=True)
+    alone = EfficientDataLoader(Numbers(), settings(custom_batch_sampler=batches))
+    told = (alone.batch_size, alone.num_workers, alone.prefetch_factor, alone.persistent_workers)
+    assert told == (None, 0, None, False)
+
+
 def test_streaming_mode_reads_an_archive_where_there_is_a_folder_for_it(photos, tmp_path):
     dataset = ImageDataset(photos, 8, None, "streaming", on_broken="substitute")
     loader = EfficientDataLoader(dataset, settings(), archive_root=tmp_path / "archives")
@@ -422,3 +597,23 @@ def test_factory_for_any_dataset(tmp_path):
     loader = DataLoaderFactory.create_dataloader(Numbers(), settings(), home=tmp_path)
     assert isinstance(loader, EfficientDataLoader)
     assert sorted(order_of(loader)) == list(range(COUNT))
+
+
+def test_factories_of_one_kind_take_what_the_one_for_any_dataset_takes(photos, tmp_path):
+    for number in (2, 3):
+        (photos / f"{number}.png").unlink()
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = np.arange(6)
+    resolved, home = settings(num_workers=None, memory_efficient=True), tmp_path / "home"
+    with open_registry(home):  # an empty one; another home would warn
+        asked = []
+        given = {"home": home, "available": lambda: asked.append(True) or 2**30}
+        makers = DataLoaderFactory
+        makers.create_image_dataloader(photos, resolved, (8, 8), **given)
+        makers.create_text_dataloader(tmp_path / "a.txt", resolved, **given)
+        makers.create_hdf5_dataloader(tmp_path / "a.h5", resolved, **given)
+    assert len(asked) >= 3
+    archives = tmp_path / "archives"
+    makers.create_image_dataloader(photos, settings(), (8, 8), archive_root=archives, loading_mode="streaming")
+    assert archives.is_dir()

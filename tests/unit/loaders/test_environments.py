@@ -1,15 +1,18 @@
 """Environments in real folders: what they are recognised by, and how many workers they bear."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from registry_values import Numbers
 from torch.utils.data import ConcatDataset, Subset
 
-from autotune.loaders.environments import detect_environment, slurm_memory, workers_for_memory
+from autotune.loaders.environments import detect_environment, memory_in_use, slurm_memory, workers_for_memory
 from autotune.loaders.mounts import Mount, mount_of, paths_of, read_mounts, remote_mounts
 from autotune.units import GIB, MIB
 
@@ -78,10 +81,40 @@ def test_a_machine_of_ones_own_may_have_more_workers_than_cpus(tmp_path):
 
 def test_slurm_grants_are_the_limits(tmp_path):
     environ = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "1", "SLURM_MEM_PER_CPU": "1536"}
-    found = detect_environment(environ=environ, root=tmp_path, available_bytes=PLENTY)
+    found = detect_environment(environ=environ, root=tmp_path, available_bytes=PLENTY, job_bytes=100 * MIB)
     assert (found.cpu_count, found.max_workers) == (1, 1)
-    assert found.memory_free_bytes == 1536 * MIB
+    assert found.memory_free_bytes == 1436 * MIB
     assert "Slurm grants" in found.reasons[0]
+
+
+def test_what_a_slurm_job_has_in_use_is_not_left(tmp_path):
+    environ = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "8", "SLURM_MEM_PER_NODE": "16G"}
+    asked = {"environ": environ, "root": tmp_path, "available_bytes": PLENTY}
+    assert detect_environment(**asked, job_bytes=int(14.5 * GIB)).max_workers <= 1
+    assert detect_environment(**asked, job_bytes=20 * GIB).memory_free_bytes == 0
+    own = detect_environment(**asked).memory_free_bytes
+    assert own <= 16 * GIB - psutil.Process().memory_info().rss / 2, "this process is part of the job"
+
+
+def test_memory_of_a_slurm_step_is_that_of_its_tasks(tmp_path):
+    daemon = tmp_path / "slurmstepd"
+    sleeping = f"{sys.executable} -c 'import time; kept = bytearray({{}} * 2**20); print(flush=True); time.sleep(60)'"
+    daemon.write_text(f"#!/bin/sh\n{sleeping.format(40)} &\n{sleeping.format(80)} &\nwait\n")
+    daemon.chmod(0o755)
+    with subprocess.Popen([daemon], stdout=subprocess.PIPE) as started:
+        tasks = []
+        try:
+            for _ in range(2):
+                started.stdout.readline()
+            tasks = sorted(psutil.Process(started.pid).children(), key=lambda task: task.memory_info().rss)
+            small, large = (task.memory_info().rss for task in tasks)
+            assert memory_in_use(tasks[0]) == pytest.approx(small, abs=4 * MIB)
+            whole = memory_in_use(tasks[0], whole_step=True)
+            assert small + large <= whole <= small + large + 16 * MIB
+        finally:
+            for task in tasks:
+                task.kill()
+            started.kill()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from data_sets import write_raster
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
 from autotune.data.apply import apply
+from autotune.data.datasets.base import BaseDataset
 from autotune.data.datasets.forest_gap import ForestGapDataset, HeightGapDataset
 from autotune.data.datasets.gaps import GapMaskDataset
 from autotune.data.datasets.raster import GeoTiffPairDataset
@@ -166,7 +167,7 @@ def squares(folder):
 
 
 @pytest.mark.parametrize("masks", [True, False])
-def test_augmentation_is_drawn_anew_each_epoch_and_alike_for_image_and_mask(tmp_path, masks):
+def test_augmentation_belongs_to_the_epoch_and_is_alike_for_image_and_mask(tmp_path, masks):
     images, mask_paths = squares(tmp_path)
     settings = {"augmentation": albumentations.D4(p=1.0), "seed": 3}
     dataset = create_dataset(images, mask_paths if masks else None, **settings)
@@ -181,6 +182,23 @@ def test_augmentation_is_drawn_anew_each_epoch_and_alike_for_image_and_mask(tmp_
     assert has_augment(dataset)
     assert not has_augment(dataset.without_augmentation())
     assert samples_equal(dataset.without_augmentation()[0], dataset.base_sample(0))
+
+
+@pytest.mark.parametrize("served", [{"cache": "none"}, {"cache": "memory"}, {"archive": "build"}])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore::autotune.resolve.resolution.AutotuneWarning")
+def test_passes_over_a_loader_augment_anew_and_validation_stays(tmp_path, served, workers):
+    images, masks = make_pairs(tmp_path, count=5, shape=(1, 4, 4))
+    train, validation = create_train_val_dataloaders(
+        images, masks, augmentation=albumentations.D4(p=1.0), seed=3, num_workers=workers, batch_size=8,
+        loader_settings={"home": tmp_path / "home", **served},
+    )  # fmt: skip
+    epochs = [sorted(image.tolist() for images, _ in train for image in images) for _ in range(3)]
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    flat = [sorted(sorted(torch.tensor(image).flatten().tolist()) for image in epoch) for epoch in epochs]
+    assert flat[0] == flat[1] == flat[2], "pixels are moved and nothing else"
+    fixed = [list(validation) for _ in range(2)]
+    assert samples_equal(*fixed)
 
 
 def raise_in_place(pixels, **_):
@@ -261,6 +279,49 @@ def test_a_seed_gives_the_order_of_the_plain_loader(pairs):
     plain = DataLoader(dataset, batch_size=1, shuffle=True, generator=torch.Generator().manual_seed(5))
     ours = create_dataloader(dataset, batch_size=1, shuffle=True, seed=5)
     assert samples_equal(list(ours), list(plain))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"seed": 1, "generator": torch.Generator()}, "give one"),
+        ({"seed": -(2**63) - 1}, "whole number"),
+        ({"seed": 2**64}, "whole number"),
+        ({"seed": 1.5}, "whole number"),
+    ],
+)
+def test_orders_that_cannot_be_are_refused(settings, told):
+    with pytest.raises(SpecError, match=told):
+        create_dataloader(TensorDataset(torch.arange(4)), shuffle=True, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"loader_settings": {"drop_last": True}}, "got drop_last, and it is an argument of its own"),
+        ({"loader_settings": {"shuffle": False}}, "got shuffle, and training is shuffled"),
+        ({"loader_settings": {"sampler": [0, 1]}}, "got sampler, and it orders the samples of one dataset"),
+        ({"loader_settings": {"batch_sampler": [[0]]}}, "got batch_sampler"),
+        ({"seed": -1}, "seed is a whole number from 0"),
+        ({"seed": True}, "seed is a whole number from 0"),
+        ({"seed": 2**64}, "seed is a whole number from 0"),
+    ],
+)
+def test_arguments_that_cannot_be_those_of_both_parts_are_refused(settings, told):
+    with pytest.raises(SpecError, match=told):
+        create_train_val_dataloaders(TensorDataset(torch.arange(9)), **settings)
+
+
+@pytest.mark.filterwarnings("ignore::autotune.resolve.resolution.AutotuneWarning")
+def test_a_generator_for_both_parts_takes_the_place_of_the_seed():
+    generators = [torch.Generator().manual_seed(8) for _ in range(2)]
+    loaders = [
+        create_train_val_dataloaders(TensorDataset(torch.arange(40)), batch_size=1, loader_settings={"generator": one})
+        for one in generators
+    ]
+    seeded, _ = create_train_val_dataloaders(TensorDataset(torch.arange(40)), batch_size=1)
+    orders = [[int(batch[0]) for batch in train] for train in (loaders[0][0], loaders[1][0], seeded)]
+    assert orders[0] == orders[1] != orders[2]
 
 
 # Division
@@ -400,6 +461,59 @@ def test_other_datasets_are_divided_by_sample_and_validate_without_augmentation(
     tensors = TensorDataset(torch.arange(9))
     parts = create_train_val_datasets(tensors, val_split=0.2)
     assert sorted(int(part[index][0]) for part in parts for index in range(len(part))) == list(range(9))
+
+
+class Tiles(BaseDataset):
+    """Tiles of one folder, without a normalisation of their own."""
+
+    def __len__(self):
+        return 10
+
+    def path_of(self, index):
+        return f"{index}.bin"
+
+    def read(self, index):
+        return (bytes([index]) * 4,)
+
+    def decode(self, raw):
+        return torch.frombuffer(bytearray(raw[0]), dtype=torch.uint8), 0
+
+
+def halved(pixels):
+    return pixels.float() / 2
+
+
+def sometimes_negative(pixels):
+    return -pixels.float() if torch.rand(()) < 0.5 else pixels.float()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_validation_keeps_the_transforms_that_make_samples_of_files(tmp_path, inside):
+    dataset = Tiles(tmp_path, halved)
+    whole = Subset(dataset, range(10)) if inside else dataset
+    for part in create_train_val_datasets(whole, val_split=0.3):
+        image, _ = part[0]
+        assert image.dtype == torch.float32
+        assert image[0] == float(dataset.read(whole.indices[part.indices[0]] if inside else part.indices[0])[0][0]) / 2
+    assert len(create_train_val_datasets(Tiles(tmp_path), val_split=0.3)[1]) == 3
+
+
+@pytest.mark.parametrize("transform", [sometimes_negative, albumentations.HorizontalFlip(p=0.0)])
+def test_random_transforms_of_what_would_validate_are_refused_with_a_way_out(tmp_path, transform):
+    with pytest.raises(SpecError, match="make two datasets"):
+        create_train_val_datasets(Tiles(tmp_path, transform))
+    with pytest.raises(SpecError, match="make two datasets"):
+        create_train_val_datasets(ConcatDataset([Tiles(tmp_path), Tiles(tmp_path, transform)]))
+
+
+@pytest.mark.parametrize("masked", ["training", "validation"])
+def test_masks_of_one_part_alone_are_refused(tmp_path, masked):
+    images, masks = make_pairs(tmp_path, count=4)
+    given = {"mask_paths": masks[:2]} if masked == "training" else {"val_mask_paths": masks[2:]}
+    with pytest.raises(SpecError, match="both parts have masks or neither has"):
+        create_train_val_datasets(images[:2], val_input_paths=images[2:], **given)
+    train, validation = create_train_val_datasets(images[:2], val_input_paths=images[2:], window=4)
+    assert type(train) is type(validation) is HeightGapDataset
 
 
 @pytest.mark.parametrize(

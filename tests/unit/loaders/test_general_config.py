@@ -54,6 +54,8 @@ def test_configuration_can_be_changed_and_is_checked_again():
         {"prefetch_factor": 0},
         {"prefetch_factor": None},
         {"generator_seed": 1.5},
+        {"generator_seed": 2**64},
+        {"generator_seed": -(2**63) - 1},
         {"shuffle": 1},
         {"pin_memory": "yes"},
         {"persistent_workers": None},

@@ -3,8 +3,11 @@
 import gc
 import multiprocessing
 import pickle
+import subprocess
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -12,11 +15,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from autotune.cgroups import Cgroups
 from autotune.errors import SpecError
-from autotune.loaders import sampling
+from autotune.loaders import monitors, sampling
+from autotune.loaders.collating import CustomCollateFn
 from autotune.loaders.monitors import DataLoaderPerformanceMonitor, MemoryMonitor
 from autotune.loaders.sampling import busy_percent
 from autotune.units import GIB, MIB
@@ -140,7 +144,39 @@ class TestMemoryMonitor:
             MemoryMonitor(every_s=every_s)
 
     def test_no_context_is_created_on_a_device(self):
-        assert "device_used_gb" not in MemoryMonitor().get_memory_stats() or torch.cuda.is_initialized()
+        code = (
+            "import time, torch\n"
+            "from autotune.loaders.monitors import DataLoaderPerformanceMonitor, MemoryMonitor\n"
+            "with MemoryMonitor(every_s=0.001) as monitor:\n"
+            "    list(DataLoaderPerformanceMonitor(every_s=0.001).watch([torch.zeros(2)]))\n"
+            "    monitor.get_memory_stats()\n"
+            "    while len(monitor.memory_usage) < 4: time.sleep(0.001)\n"
+            "print(torch.cuda.is_initialized(), 'device_used' in monitor.memory_usage[-1])\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+        assert done.stdout.split() == ["False", "False"]
+
+    def test_the_device_is_that_of_the_thread_that_starts_monitoring(self, devices):
+        devices.reserved = {0: MIB, 1: MIB}
+        devices.set_device(1)
+        with MemoryMonitor(every_s=0.001) as memory:
+            wait_for(lambda: len(memory.memory_usage) >= 4)
+        speed = DataLoaderPerformanceMonitor(every_s=0.001)
+        for _ in speed.watch([[1]]):
+            wait_for(lambda: len(speed.device_memory_usage) >= 4)
+        assert devices.current_device() == 1
+        assert {reading["device_total"] for reading in memory.memory_usage} == {2 * GIB}
+        assert devices.asked == {1}
+
+    def test_a_device_that_holds_nothing_of_this_process_is_not_asked(self, devices):
+        with MemoryMonitor(every_s=60) as monitor:
+            monitor.update()
+            assert devices.asked == set(), "CUDA has started, and no device is in use"
+            devices.reserved = {1: MIB}
+            monitor.update()
+        assert devices.asked == {1}
+        assert "device_used" not in monitor.memory_usage[0]
+        assert monitor.memory_usage[-1]["device_used"] == GIB
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -148,6 +184,42 @@ class TestMemoryMonitor:
         kept = torch.zeros(64 * MIB, dtype=torch.uint8, device="cuda")
         stats = MemoryMonitor().get_memory_stats()
         assert 0 < kept.nbytes / GIB <= stats["device_used_gb"] < stats["device_total_gb"]
+
+
+class Devices:
+    """Two devices as torch tells of them: each thread has its own current one, which is 0 at first."""
+
+    def __init__(self):
+        self.reserved = {}
+        self.asked = set()
+        self._here = threading.local()
+
+    def is_initialized(self):
+        return True
+
+    def device_count(self):
+        return 2
+
+    def set_device(self, index):
+        self._here.index = index
+
+    def current_device(self):
+        return getattr(self._here, "index", 0)
+
+    def max_memory_reserved(self, index):
+        return self.reserved.get(index, 0)
+
+    def mem_get_info(self, index=None):
+        index = self.current_device() if index is None else index
+        self.asked.add(index)
+        return index * GIB, (index + 1) * GIB
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    found = Devices()
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=found))
+    return found
 
 
 def _restart(monitor, results):
@@ -170,6 +242,7 @@ class TestDataLoaderPerformanceMonitor:
         monitor = DataLoaderPerformanceMonitor()
         monitor.start_iteration()
         for batch in loader:
+            time.sleep(0.04)  # long enough for the system's clock of CPU time
             monitor.update_batch(batch)
         stats = monitor.get_stats()
         monitor.end_iteration()
@@ -178,6 +251,14 @@ class TestDataLoaderPerformanceMonitor:
         assert stats["avg_batch_time"] == pytest.approx(np.mean(np.diff(monitor.batch_times)))
         assert stats["batches_per_second"] == pytest.approx(3 / stats["total_time"])
         assert "wait_share" not in stats, "nobody knows how long was waited"
+
+    def test_a_share_of_the_cpu_that_is_unknown_is_left_out_and_not_0(self, monkeypatch):
+        monkeypatch.setattr(sampling, "_CPU_TIME_MIN_S", float("inf"))
+        monitor = DataLoaderPerformanceMonitor()
+        list(monitor.watch([[1], [2]]))
+        stats = monitor.get_stats()
+        assert stats.keys() >= SEED_KEYS - {"avg_cpu_usage"}
+        assert "avg_cpu_usage" not in stats
 
     def test_a_batch_before_an_iteration_is_refused(self):
         with pytest.raises(SpecError, match="start_iteration"):
@@ -222,6 +303,51 @@ class TestDataLoaderPerformanceMonitor:
         time.sleep(0.02)
         assert (first["batches"], first["samples"]) == (3, 5)
         assert monitor.get_stats()["total_time"] == first["total_time"]
+
+    def test_two_passes_at_once_keep_apart_and_the_later_one_is_told(self):
+        monitor = DataLoaderPerformanceMonitor(every_s=60)
+        watched = monitor.watch([[1, 2], [3, 4], [5]])
+        assert [first + second for first, second in zip(watched, watched, strict=True)] == [
+            [1, 2] * 2,
+            [3, 4] * 2,
+            [5] * 2,
+        ]
+        stats = monitor.get_stats()
+        assert (stats["batches"], stats["samples"], len(monitor.wait_times)) == (3, 5, 3)
+
+    def test_an_older_pass_that_ends_leaves_the_newer_one_running(self):
+        monitor = DataLoaderPerformanceMonitor(every_s=60)
+        watched = monitor.watch([[1], [2], [3]])
+        older, newer = iter(watched), iter(watched)
+        next(older)
+        next(newer)
+        next(older)
+        older.close()
+        assert monitor.get_stats()["batches"] == 1
+        total_s = monitor.get_stats()["total_time"]
+        time.sleep(0.01)
+        assert monitor.get_stats()["total_time"] > total_s, "it has not ended"
+        assert monitor._sampler is not None
+        assert list(newer) == [[2], [3]]
+        assert monitor.get_stats()["batches"] == 3
+
+    def test_lists_are_thinned_together_and_the_time_between_readings_doubles_once(self, monkeypatch):
+        monkeypatch.setattr(sampling, "READINGS_MAX", 10)
+        monkeypatch.setattr(monitors, "busy_percent", lambda _before, _after: 50.0)  # every reading has one
+        monitor = DataLoaderPerformanceMonitor(every_s=60)
+        monitor.start_iteration()
+        while len(monitor.memory_usage) < 10:
+            monitor.update()
+        sampler = monitor._sampler
+        assert sampler.every_s == 60
+        monitor.update()
+        assert (len(monitor.memory_usage), len(monitor.cpu_usage)) == (5, 5)
+        assert sampler.every_s == 120
+        for _ in range(5):
+            monitor.update()
+        assert len(monitor.memory_usage) == 10
+        assert sampler.every_s == 120
+        monitor.end_iteration()
 
     def test_a_loop_that_is_left_early_ends_the_iteration(self):
         monitor = DataLoaderPerformanceMonitor(every_s=0.005)
@@ -272,6 +398,27 @@ class TestDataLoaderPerformanceMonitor:
         monitor = DataLoaderPerformanceMonitor()
         list(monitor.watch(loader))
         assert monitor.get_stats()["samples"] == 10
+
+    @pytest.mark.parametrize(
+        ("count", "batch_size", "collate"),
+        [
+            (5, 2, default_collate),
+            (1, 2, default_collate),
+            (8, 3, CustomCollateFn.padded_collate),
+            (2, 3, CustomCollateFn.padded_collate),
+            (37, 16, CustomCollateFn.variable_length_collate),
+            (5, 4, CustomCollateFn.variable_length_collate),
+            (9, 4, list),
+        ],
+    )
+    def test_the_last_batch_counts_for_what_is_in_it(self, count, batch_size, collate):
+        lengths = [7] if collate is default_collate else [7, 5, 9]
+        samples = [(torch.zeros(lengths[number % len(lengths)]), number) for number in range(count)]
+        monitor = DataLoaderPerformanceMonitor()
+        watched = monitor.watch(DataLoader(samples, batch_size=batch_size, collate_fn=collate))
+        for _ in range(2):
+            list(watched)
+            assert monitor.get_stats()["samples"] == count
 
     def test_a_count_of_the_caller_wins(self):
         monitor = DataLoaderPerformanceMonitor(count=lambda batch: batch["n"])

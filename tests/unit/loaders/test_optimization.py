@@ -16,9 +16,12 @@ import autotune
 from autotune.data.facts import samples_equal
 from autotune.errors import CapacityError, DatasetError, SampleError, SpecError
 from autotune.loaders import optimization_plots
+from autotune.loaders.collating import CustomCollateFn
 from autotune.loaders.factory import create_dataset
+from autotune.loaders.general import DataLoaderConfig, EfficientDataLoader
 from autotune.loaders.optimization import (
     OptimizationResult,
+    _drawn,
     benchmark_dataloader,
     optimize_batch_size,
     optimize_dataloader,
@@ -134,6 +137,32 @@ def test_any_iterable_of_batches_is_measured(loader):
     assert found.epoch_samples_per_s > 0
 
 
+@pytest.mark.parametrize("batch_size", [4, 16])
+def test_samples_of_texts_in_a_list_are_counted_and_not_their_letters(batch_size):
+    texts = [(torch.zeros(7 + number % 3), number) for number in range(40)]
+    collate = CustomCollateFn.variable_length_collate
+    seen = []
+    found = benchmark_dataloader(
+        DataLoader(texts, batch_size=batch_size, collate_fn=collate), process=seen.append, time_cap_s=0.2
+    )
+    assert found.whole_epochs
+    assert found.samples % 40 == 0
+    assert found.samples / found.batches == 40 / -(-40 // batch_size)
+
+
+def test_things_that_nobody_can_count_are_one_sample_each():
+    found = benchmark_dataloader(DataLoader(list(range(40)), batch_size=None), time_cap_s=0.2)
+    assert found.samples == found.batches
+
+
+def test_a_loader_around_a_dataloader_tells_its_settings():
+    config = DataLoaderConfig(batch_size=4, num_workers=1, prefetch_factor=3, pin_memory_device="cpu")
+    loader = EfficientDataLoader(TensorDataset(torch.arange(40)), config)
+    found = benchmark_dataloader(loader, time_cap_s=0.2)
+    assert (found.batch_size, found.num_workers) == (4, 1)
+    assert found.samples == 4 * found.batches
+
+
 def test_a_loader_without_batches_is_refused():
     for loader in (
         DataLoader(TensorDataset(torch.arange(3)), batch_size=8, drop_last=True),
@@ -183,6 +212,19 @@ def test_prefetched_batches_are_those_of_the_loader_as_often_as_wanted():
     assert torch.equal(batches[1], list(loader)[1])
     assert len(prefetch_data(loader, num_batches=2)) == 2
     assert len(prefetch_data(loader, num_batches=50)) == 5
+
+
+@pytest.mark.parametrize("pass_over", [list, lambda batches: [batches[number] for number in range(len(batches))]])
+def test_work_in_place_changes_no_later_pass(pass_over):
+    batches = prefetch_data([{"image": torch.ones(2, 3), "names": ["a", "b"], "other": np.ones(3)}])
+    for batch in pass_over(batches):
+        batch["image"].zero_()
+        batch["other"][:] = 0
+        batch["names"].clear()
+    [again] = pass_over(batches)
+    assert again["image"].sum() == 6
+    assert again["other"].sum() == 3
+    assert again["names"] == ["a", "b"]
 
 
 def test_no_more_samples_are_read_than_are_kept():
@@ -329,6 +371,23 @@ def test_plots_need_a_png_and_something_measured(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def result_of(table):
+    config = LoaderConfig()
+    return OptimizationResult(
+        dimension="all", study="s", outcome="nothing_to_gain", configuration=config, default=config, table=table,
+        notes=("earlier",),
+    )  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_written_costs_the_plot_and_not_the_result(tmp_path):
+    (tmp_path / "file").touch()
+    found = _drawn(result_of(table_of({0: [1.0]})), tmp_path / "file" / "plot.png")
+    assert found.plot_path is None
+    assert found.table
+    assert found.notes[0] == "earlier"
+    assert "was not drawn" in found.notes[1]
+
+
 # Short studies
 
 
@@ -356,6 +415,19 @@ def test_optimize_num_workers_varies_the_workers_alone_and_draws_them(tmp_path):
     assert found.plot_path.stat().st_size > 5000
     assert OptimizationResult.from_json(found.to_json()) == found
     assert autotune.best_config(dataset, batch_size=8, home=tmp_path / "home").match in {"exact", "near"}
+
+
+def test_a_study_in_which_nothing_is_feasible_gives_its_table_without_a_plot(tmp_path):
+    found = optimize_dataloader(
+        TensorDataset(torch.zeros(64, 1 << 16)), budget="2s", trials=1, memory_limit="1MiB", plot=True,
+        plot_path=tmp_path / "plot.png", home=tmp_path / "home",
+        space={"batch_size": 32, "num_workers": 0, "cache": "none", "archive": "files"}, **FAST,
+    )  # fmt: skip
+    assert found.outcome == "nothing_feasible"
+    assert found.plot_path is None
+    assert all(row.failure is not None for row in found.table)
+    assert "at least one measured configuration" in found.notes[-1]
+    assert not (tmp_path / "plot.png").exists()
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 from autotune.data.factory import load_object
 from autotune.errors import SpecError
 from autotune.measure.batches import move_batch, resolve_device
-from autotune.measure.consumers import StepFailedError, make_consumer
+from autotune.measure.consumers import DeviceTransformFailedError, StepFailedError, make_consumer
 from autotune.spec import Consumer
 
 CPU = torch.device("cpu")
@@ -21,8 +21,13 @@ class Pair(NamedTuple):
     mask: Any
 
 
-def consumer(spec, *, device=CPU, payload=None):
-    return make_consumer(spec, device=device, batch_size=8, load=load_object, payload=payload)
+def consumer(spec, *, device=CPU, payload=None, device_transform=None):
+    return make_consumer(
+        spec, device=device, batch_size=8, load=load_object, payload=payload, device_transform=device_transform
+    )
+
+
+KINDS = (Consumer(), Consumer(kind="emulated", step_ms=0.1), Consumer(kind="step"))
 
 
 def test_every_tensor_of_a_nested_batch_is_moved_and_the_nesting_kept():
@@ -60,6 +65,44 @@ def test_a_step_that_raises_is_told_apart_from_the_loader():
     with pytest.raises(StepFailedError, match="does not like") as caught:
         consumer(Consumer(kind="step", step="trial_datasets:make_failing_step"))(torch.zeros(1))
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize("spec", KINDS, ids=lambda spec: spec.kind)
+@pytest.mark.parametrize("device", [CPU, META], ids=str)
+def test_the_device_transform_runs_on_what_has_arrived_before_every_consumer(spec, device):
+    seen, stepped = [], []
+    take = consumer(spec, device=device, payload={"step": stepped.append}, device_transform=seen.append)
+    take([torch.zeros(3), 4])
+    assert [(batch[0].device, batch[1]) for batch in seen] == [(device, 4)]
+    assert stepped == ([None] if spec.kind == "step" else [])
+
+
+def test_training_and_evaluating_get_what_the_device_transform_gives():
+    class Step:
+        def __init__(self):
+            self.seen = []
+
+        def __call__(self, batch):
+            self.seen.append(("step", batch.item()))
+
+        def evaluate(self, batch):
+            self.seen.append(("evaluate", batch.item()))
+
+    step = Step()
+    take = consumer(Consumer(kind="step"), payload={"step": step}, device_transform=lambda batch: batch + 1)
+    take(torch.tensor(1.0))
+    take.evaluate(torch.tensor(5.0))
+    assert step.seen == [("step", 2.0), ("evaluate", 6.0)]
+
+
+@pytest.mark.parametrize("spec", KINDS, ids=lambda spec: spec.kind)
+def test_a_device_transform_that_raises_is_told_apart_from_loader_and_step(spec):
+    def transform(batch):
+        raise ValueError("of three bands")
+
+    take = consumer(spec, payload={"step": print}, device_transform=transform)
+    with pytest.raises(DeviceTransformFailedError, match="device_transform of the dataset raised ValueError: of three"):
+        take(torch.zeros(1))
 
 
 def test_a_step_that_is_not_there_is_refused():

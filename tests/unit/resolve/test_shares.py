@@ -4,17 +4,13 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from registry_values import Numbers, Stream, decision_here
-from torch.utils.data import DistributedSampler
 
 from autotune.data.apply import prepare
-from autotune.data.stages import StagedDataset
 from autotune.errors import SpecError
 from autotune.registry import open_registry
 from autotune.resolve.best import best_config, best_loader
-from autotune.resolve.distributed import RankSampler, Share, share_of
+from autotune.resolve.distributed import Share, share_of
 from autotune.resolve.resolution import AutotuneWarning
 from autotune.spec import LoaderConfig
 
@@ -127,67 +123,3 @@ def test_a_share_that_makes_no_sense_is_refused(home, rank, world_size):
 )
 def test_variables_of_other_launchers_divide_nothing(changed):
     assert share_of(None, None, environ={**TORCHRUN, **changed}) == Share(0, 1)
-
-
-# The sampler
-
-
-@given(
-    st.integers(1, 60),
-    st.integers(1, 5),
-    st.booleans(),
-    st.integers(0, 2**31 - 1),
-    st.lists(st.integers(0, 9), max_size=3),
-)
-def test_passes_are_the_epochs_of_torchs_sampler(count, world_size, shuffle, seed, set_epochs):
-    dataset = Numbers(count)
-    for rank in range(world_size):
-        ours = RankSampler(dataset, Share(rank, world_size), shuffle=shuffle, seed=seed)
-        theirs = DistributedSampler(dataset, world_size, rank, shuffle=shuffle, seed=seed)
-        assert len(ours) == len(theirs)
-        for number in range(3):
-            theirs.set_epoch(number)
-            assert list(ours) == list(theirs)
-        for number in set_epochs:
-            ours.set_epoch(number)
-            theirs.set_epoch(number)
-            assert list(ours) == list(ours) == list(theirs), "an epoch that was set stays"
-
-
-class Jittered(StagedDataset):
-    """Adds to each sample what is random in it."""
-
-    def __len__(self):
-        return 8
-
-    def read(self, index):
-        return (bytes([index]),)
-
-    def decode(self, raw):
-        return torch.tensor([float(raw[0][0])])
-
-    def augment(self, sample, generator):
-        return sample + torch.rand(1, generator=generator)
-
-    def fingerprint(self):
-        return "jittered"
-
-
-@pytest.mark.parametrize("cache", ["none", "memory"])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_augmentation_follows_the_epoch_that_is_set_on_the_sampler(home, cache, workers):
-    def epochs(*numbers):
-        loader = best_loader(
-            Jittered(), home=home, environ={}, rank=0, world_size=2, cache=cache, num_workers=workers, batch_size=2
-        )
-        found = []
-        for number in numbers:
-            loader.sampler.set_epoch(number)
-            found.append(torch.cat(list(loader)).flatten().tolist())
-        return found
-
-    first, second, again = epochs(0, 1, 0)
-    (resumed,) = epochs(1)
-    assert first == again != second
-    assert [int(value) for value in first] == [int(value) for value in second] == [0, 2, 4, 6]
-    assert resumed == second
