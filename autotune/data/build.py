@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
@@ -29,8 +28,8 @@ def make_loader(
 
     The order depends on the seed alone: it is that of `DataLoader(shuffle=True, generator=...)` with a
     generator of this seed, at every worker count and with persistent workers too. Each pass over the loader is
-    another epoch for a dataset with a random stage, until the caller sets one; with a sampler of the caller's own
-    only where that sampler is one of autotune's.
+    another epoch for a dataset with a random stage, going on from one that is set on the loader's sampler; one that
+    is set on the dataset itself stays. With a sampler of the caller's own that holds only where it is autotune's.
 
     Args:
         dataset: A dataset, as `apply` gives it.
@@ -47,7 +46,7 @@ def make_loader(
     merged["generator"] = _generator(seed, generator)
     ordered = merged.get("sampler") is not None or merged.get("batch_sampler") is not None
     if isinstance(dataset, StreamedArchive) and not dataset.own_order:
-        streamed = copy.copy(dataset)  # another loader over it may have another order
+        streamed = dataset.for_loader()  # another loader over it may have another order
         drawn = int(torch.empty((), dtype=torch.int64).random_(generator=merged["generator"]).item())
         streamed.order_by(drawn, shuffle, batch_size=merged.get("batch_size"))
         dataset = streamed
@@ -70,10 +69,13 @@ class EpochSampler(RandomSampler):
     def __init__(self, dataset: Dataset[Any], generator: torch.Generator, *, persistent: bool) -> None:
         super().__init__(dataset, generator=generator)  # type: ignore[arg-type]  # map-style
         self._persistent = persistent
-        self._passes = Passes(dataset)
+        self._passes = Passes(dataset, leads=True)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that samples are augmented for, in passes from now on; the order goes on as it would."""
+        """Set the epoch that samples are augmented for in the next pass, from which later ones go on.
+
+        The order goes on as it would: it is that of the generator, whatever the epoch.
+        """
         self._passes.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
@@ -87,14 +89,18 @@ class EpochSampler(RandomSampler):
 
 
 class InOrderSampler(SequentialSampler):
-    """Gives the indices in order; each pass is an epoch that samples are augmented for."""
+    """Gives the indices in order; each pass is an epoch that samples are augmented for.
+
+    Where a shuffling sampler of autotune has begun a pass over the same samples and is still there, as that of
+    training is while validation runs, its epoch is left alone until one is set here.
+    """
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         super().__init__(dataset)  # type: ignore[arg-type]  # map-style
-        self._passes = Passes(dataset)
+        self._passes = Passes(dataset, leads=False)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that samples are augmented for, in passes from now on."""
+        """Set the epoch that samples are augmented for in the next pass, from which later ones go on."""
         self._passes.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from types import MethodType
+from types import FunctionType
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import torch
 from torch.utils.data import ConcatDataset, Subset
 
 from autotune.errors import SpecError
 
 DeviceTransform = Callable[[Any], Any]
 """Takes a batch on the device, as the loader collated it, and gives what training takes."""
+
+_SMALL_BYTES = 1024**2
+"""Arrays above this are data and no settings."""
 
 DEVICE_TRANSFORM = "device_transform"
 """Name under which a dataset offers it."""
@@ -44,8 +50,9 @@ def device_transform_of(dataset: Any) -> DeviceTransform | None:
 
     One that is set on `Subset` or `ConcatDataset` itself counts before those inside.
 
-    Parts of a `ConcatDataset` share batches, so theirs must be equal, or one method with equal numbers and texts among
-    the attributes of both datasets.
+    Parts of a `ConcatDataset` share batches, so theirs must be equal: one object, or objects of one class with equal
+    attributes. Methods of two datasets are different, as what they read cannot be known; give such datasets an object
+    as the attribute `device_transform`, or set it on the `ConcatDataset`.
 
     Raises:
         SpecError: It cannot be called, or the parts of a `ConcatDataset` have different ones.
@@ -88,11 +95,13 @@ def _checked(dataset: Any, transform: Any) -> DeviceTransform | None:
 
 
 def plain_settings(owner: Any) -> dict[str, Any]:
-    """Give the numbers and texts among the attributes of an object, single or in tuples: what its methods go by."""
+    """Give the numbers, texts and small arrays among the attributes of an object: what its methods go by."""
     return {name: value for name, value in getattr(owner, "__dict__", {}).items() if _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return value.nbytes <= _SMALL_BYTES
     if isinstance(value, tuple | list):
         return all(_is_plain(item) for item in value)
     return value is None or type(value) in (bool, int, float, str)
@@ -110,10 +119,18 @@ def _common(parts: list[Any]) -> DeviceTransform | None:
 
 
 def _do_the_same(one: Any, other: Any) -> bool:
-    if isinstance(one, MethodType) and isinstance(other, MethodType):
-        alike = one.__func__ is other.__func__
-        return one == other or (alike and plain_settings(one.__self__) == plain_settings(other.__self__))
-    return bool(one == other)
+    equality: Any = type(one).__eq__
+    if type(one) is type(other) and equality is object.__eq__:
+        return _are_alike(one, other)
+    return bool(one == other)  # methods: of one dataset alone, as what they read of another one cannot be known
+
+
+def _are_alike(one: Any, other: Any) -> bool:
+    from autotune.data.fingerprint import described_alike  # which stands on this module
+
+    # Functions of equal code may find other globals.
+    by_identity = isinstance(one, FunctionType | functools.partial)
+    return one is other or (not by_identity and described_alike(one, other))
 
 
 __all__ = ["DEVICE_TRANSFORM", "DeviceTransform", "TransformsOnDevice", "device_transform_of", "plain_settings"]

@@ -15,12 +15,13 @@ class DistributedEpochSampler(DistributedSampler[Any]):
     """Gives a process its share of the samples, epoch after epoch without anybody setting epochs.
 
     The first pass is epoch 0, the next epoch 1 and so on, which is the order that `DistributedSampler` gives after
-    `set_epoch` with these numbers. Once the caller has set an epoch, it stays until the caller sets another.
+    `set_epoch` with these numbers. An epoch that the caller sets is that of the next pass, from which later ones go on.
 
     A pass begins when its first index is asked for. Staged datasets are told its epoch then, those in `Subset` and
     `ConcatDataset` and behind an archive or cache too: order and augmentation depend on seed and epoch alone, whatever
     the number of workers. An epoch that was set on a dataset itself stays there until one is set here; a dataset that
-    has no more than `set_epoch` of its own is told only what was set here.
+    has no more than `set_epoch` of its own is told only epochs from one on that was set here. Without `shuffle`, and
+    until an epoch is set here, passes leave the epoch of a dataset to a shuffling sampler of autotune over it.
 
     Args:
         dataset: A map-style dataset.
@@ -34,10 +35,10 @@ class DistributedEpochSampler(DistributedSampler[Any]):
         self, dataset: Dataset[Any], *, seed: int, shuffle: bool = True, rank: int = 0, world_size: int = 1
     ) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
-        self._passes = Passes(dataset)
+        self._passes = Passes(dataset, leads=shuffle)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, of order and augmentation, of the passes that begin from now on."""
+        """Set the epoch, of order and augmentation, of the pass that begins next; later ones go on from it."""
         super().set_epoch(epoch)
         self._passes.set_epoch(epoch)
 

@@ -6,7 +6,8 @@ import functools
 import hashlib
 import os
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path, PurePath
 from typing import Any
@@ -48,19 +49,33 @@ def source_fingerprint(dataset: Dataset[Any]) -> str | None:
 def device_transform_digest(dataset: Dataset[Any]) -> str | None:
     """Tell what a dataset does to batches on the device apart from anything else; None where it does nothing.
 
-    A method goes by its code and the numbers and texts among the dataset's attributes, other objects by all that
-    they are made of; what cannot be described goes by its class.
+    A method of the dataset goes by its code and the attributes that it reads, where its code shows those and they can
+    be described, and else by the numbers and texts among all attributes; other objects go by all that they are made
+    of; what cannot be described goes by its class.
     """
     transform = device_transform_of(dataset)
     if transform is None:
         return None
-    described: Any = transform
-    if isinstance(transform, types.MethodType) and isinstance(transform.__self__, Dataset):
-        described = (transform.__func__, sorted(plain_settings(transform.__self__).items()))
+    for what in _made_of(transform):
+        with suppress(_OpaqueError):
+            return _hash_bytes(_describe(what, 0).encode("utf-8", "surrogatepass"))
+    return _hash_bytes(_class_name(type(transform)).encode())
+
+
+def _made_of(transform: Any) -> Iterator[Any]:
+    """Give what tells a device transform from others, the best first."""
+    if not (isinstance(transform, types.MethodType) and isinstance(transform.__self__, Dataset)):
+        yield transform
+        return
+    yield transform.__func__, sorted(plain_settings(transform.__self__).items())
+
+
+def described_alike(one: Any, other: Any) -> bool:
+    """Tell whether two objects are made of the same; what cannot be described is like no other."""
     try:
-        return _hash_bytes(_describe(described, 0).encode("utf-8", "surrogatepass"))
+        return _describe(one, 0) == _describe(other, 0)
     except _OpaqueError:
-        return _hash_bytes(_class_name(type(transform)).encode())
+        return False
 
 
 def why_unrecognisable(dataset: Dataset[Any]) -> str:
@@ -185,8 +200,11 @@ def _describe_builtin(value: Any, depth: int) -> str:  # noqa: ARG001  # one for
 
 
 def _describe_tensor(value: torch.Tensor, depth: int) -> str:
-    plain = value.detach().cpu().contiguous().flatten()
-    data = plain.view(torch.uint8).numpy() if plain.numel() else np.empty(0, np.uint8)
+    try:
+        plain = value.detach().cpu().contiguous().flatten()
+        data = plain.view(torch.uint8).numpy() if plain.numel() else np.empty(0, np.uint8)
+    except RuntimeError as error:  # sparse, or on no device
+        raise _OpaqueError from error
     return f"{value.dtype} {_describe(tuple(value.shape), depth + 1)} {_hash_bytes(data.tobytes())}"
 
 
@@ -195,7 +213,8 @@ def _describe_object(value: Any, depth: int) -> str:
     if settings is None or not all(cls.__flags__ & _HEAP_TYPE for cls in type(value).__mro__[:-1]):
         raise _OpaqueError
     items = [(name, _describe(item, depth + 1)) for name, item in sorted(settings.items())]
-    return f"{_describe_class(type(value))} {items}"
+    # With the name, as the code of torch's own classes is not described: ReLU is no Sigmoid.
+    return f"{_class_name(type(value))} {_describe_class(type(value))} {items}"
 
 
 def _describe_function(function: types.FunctionType, depth: int) -> str:

@@ -44,8 +44,13 @@ class StagedDataset(Dataset[Any]):
 
     `augment` gets a generator that is seeded by `(seed, epoch, index)`, so a sample of an epoch is the
     same at every worker count and behind every archive and cache. Loaders of autotune begin each pass with the next
-    epoch, until the caller sets one; with torch's own `DataLoader` the caller sets each. Loaders over one dataset
-    share its epoch, which is that of the pass that began last.
+    epoch, until the caller sets one here; with torch's own `DataLoader` the caller sets each.
+
+    The epoch belongs to the dataset: loaders over it, and over `Subset`s of it, share the one that the last pass began.
+    Where one of them shuffles (by a sampler of autotune, from its first pass on and while it lives), passes in order
+    leave the epoch to it, so that validation in the middle of an epoch of training moves nothing; unless an epoch is
+    set on their sampler or loader. Two that shuffle, and streams, move it with every pass: give each a dataset of its
+    own where passes overlap.
 
     Args:
         seed: Seed of the augmentation.
@@ -72,7 +77,11 @@ class StagedDataset(Dataset[Any]):
         return self.decode(self.read(index))
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that augmentation is seeded with, in running workers too; passes of loaders leave it so."""
+        """Set the epoch that augmentation is seeded with, in running workers too; passes of loaders leave it so.
+
+        It stays, as a dataset counts no passes. To go on from an epoch, set it on the sampler or loader, or here before
+        each pass.
+        """
         self._epoch.set(epoch)
 
     def begin_epoch(self, epoch: int, *, steered: bool = False) -> None:
@@ -139,26 +148,49 @@ def leaves_of(dataset: Any) -> list[Any]:
     return [dataset]
 
 
+def _takers_of(dataset: Any) -> list[Any]:
+    """Give the datasets that epochs are for; subclasses of `Subset` and `ConcatDataset` are looked into as well.
+
+    Where they give samples or take epochs in a way of their own, they are taken as they are.
+    """
+    if _merely_is(dataset, Subset):
+        return _takers_of(dataset.dataset)
+    if _merely_is(dataset, ConcatDataset):
+        return [taker for part in dataset.datasets for taker in _takers_of(part)]
+    return [dataset]
+
+
+def _merely_is(dataset: Any, kind: type) -> bool:
+    names = ("__getitem__", "__getitems__", "set_epoch", "begin_epoch")
+    return isinstance(dataset, kind) and all(
+        getattr(type(dataset), name, None) is getattr(kind, name, None) for name in names
+    )
+
+
 def set_epoch(dataset: Any, epoch: int) -> None:
-    """Set the epoch of every dataset at the bottom that takes one; passes of loaders leave it as it is."""
-    for leaf in leaves_of(dataset):
+    """Set the epoch of every dataset at the bottom that takes one; passes of loaders leave a map-style one in it."""
+    for leaf in _takers_of(dataset):
         if callable(getattr(leaf, "set_epoch", None)):
             leaf.set_epoch(epoch)
 
 
-def begin_epoch(dataset: Any, epoch: int, *, steered: bool = False) -> None:
+def begin_epoch(dataset: Any, epoch: int, *, steered: bool = False, leads: bool = True) -> None:
     """Tell every dataset at the bottom which epoch the pass is that begins.
 
     One on which the caller has set an epoch stays in it. A class that has `set_epoch` alone is told only what the
-    caller steers: whether he sets its epochs himself does not show.
+    caller steers: whether he sets its epochs himself does not show. Below a subclass of `Subset` or `ConcatDataset`
+    that has a `__getitem__` of its own nothing is told; it may have `begin_epoch` or `set_epoch` and pass it on.
 
     Args:
         dataset: The dataset.
         epoch: The epoch.
         steered: Whether the caller set it where the pass begins, on a sampler or loader, which wins over what was
             set on the dataset before.
+        leads: Whether the epochs of datasets that a shuffling sampler leads are moved too.
     """
-    for leaf in leaves_of(dataset):
+    for leaf in _takers_of(dataset):
+        if not leads and any(kept.is_led for kept in epochs_of(leaf)):
+            continue
         if callable(getattr(leaf, "begin_epoch", None)):
             leaf.begin_epoch(epoch, steered=steered)
         elif steered and callable(getattr(leaf, "set_epoch", None)):
@@ -167,7 +199,21 @@ def begin_epoch(dataset: Any, epoch: int, *, steered: bool = False) -> None:
 
 def follows_passes(dataset: Any) -> bool:
     """Tell whether some sample is random by the epoch that passes begin."""
-    return any(callable(getattr(leaf, "begin_epoch", None)) and _is_random(leaf) for leaf in leaves_of(dataset))
+    return any(callable(getattr(leaf, "begin_epoch", None)) and _is_random(leaf) for leaf in _takers_of(dataset))
+
+
+def epochs_of(dataset: Any) -> list[Epoch]:
+    """Give the epochs of the datasets at the bottom that samples are random by, behind archives and caches too."""
+    from autotune.data.wrapped import WrappedDataset  # which stands on this module
+
+    found: list[Epoch] = []
+    for leaf in _takers_of(dataset):
+        kept = getattr(leaf, "__dict__", {}).get("_epoch")
+        if isinstance(leaf, WrappedDataset):
+            found += epochs_of(leaf.source)
+        elif isinstance(kept, Epoch) and _is_random(leaf):
+            found.append(kept)
+    return found
 
 
 def _is_random(leaf: Any) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from autotune.data.epochs import StreamPasses
 from autotune.data.shared_memory import SharedNumbers
 from autotune.data.stages import Augmentation, begin_epoch, decode_stage, has_augment
 from autotune.errors import SampleError, SpecError
@@ -19,8 +21,7 @@ _BUFFER_BYTES_MAX = 64 * MIB
 """Most bytes that the buffer of one worker holds; large samples mean fewer of them."""
 _RUN_BYTES = 4 * MIB
 """Samples that are read in one go; shuffling takes such runs in random order before the buffer mixes them."""
-_WORKERS_MAX = 1024
-_SET_BY_CALLER, _EPOCH, _RANK, _WORLD_SIZE, _SLOTS = range(5)
+_TIMES_SET, _EPOCH, _RANK, _WORLD_SIZE, _SLOTS = range(5)
 
 
 class StreamingReader(Protocol):
@@ -42,6 +43,10 @@ class StreamedArchive(IterableDataset[Any]):
     Every epoch gives each sample exactly once over all ranks and workers; no two ranges differ by more
     than one sample. Shuffled, the order depends on seed, epoch, number of workers and world size alone:
     it is not that of a shuffled map-style loader.
+
+    Each pass is the next epoch, from one that is set on too, and one epoch for all its workers. Its order is its own;
+    augmentation by a source with an epoch (`StagedDataset`) is that of the pass over the source that began last, so
+    passes that overlap need a source each.
 
     Args:
         source: The dataset that the archive was built from; it decodes and augments.
@@ -78,10 +83,11 @@ class StreamedArchive(IterableDataset[Any]):
         self._reader: StreamingReader = reader
         self._encoded = encoded
         self.divide(rank, world_size)
-        self._augmentation = Augmentation()
-        # Shared with running workers: whether the caller sets epochs, the epoch, the rank as it was in the
-        # main process, and the epochs that each worker has begun.
-        self._shared = SharedNumbers(_SLOTS + _WORKERS_MAX)
+        # Shared with running workers: how often the caller set an epoch, which one, and the rank as it was in the
+        # main process.
+        self._shared = SharedNumbers(_SLOTS)
+        self._passes = StreamPasses()
+        self._turns: dict[int, int] = {}
         self._seed = 0
         self._shuffle = False
         self._whole_batches = 1
@@ -112,16 +118,24 @@ class StreamedArchive(IterableDataset[Any]):
             raise SpecError(f"rank must be under world_size, got rank={rank} and world_size={world_size}")
         self._given_rank = None if rank is None or world_size is None else (rank, world_size)
 
+    def for_loader(self) -> Self:
+        """Give a copy with an order and passes of its own; an epoch that is set on one of them is set for both."""
+        made = copy.copy(self)
+        made.__dict__["_passes"] = StreamPasses()
+        return made
+
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that order and augmentation are seeded with, in running workers too."""
-        self._set(epoch)
-        self._augmentation.set_epoch(self.source, epoch)
+        """Set the epoch, of order and augmentation, of the pass that begins next; later ones go on from it.
+
+        Running workers follow, and so do loaders that were made over the stream.
+        """
+        self._shared.values[_EPOCH] = epoch
+        self._shared.values[_TIMES_SET] += 1
 
     def begin_epoch(self, epoch: int, *, steered: bool = False) -> None:
-        """Enter an epoch that the caller steers at the loader; without that each pass takes the next by itself."""
+        """Set the next epoch where the caller steers it at the loader; without that each pass takes the next."""
         if steered:
-            self._set(epoch)
-            self._augmentation.begin_epoch(self.source, epoch, steered=True)
+            self._passes.set_epoch(epoch, told=int(self._shared.values[_TIMES_SET]))
 
     def __len__(self) -> int:
         """Give the number of samples of this rank."""
@@ -133,7 +147,8 @@ class StreamedArchive(IterableDataset[Any]):
         return self._samples(self._begin_epoch())
 
     def _samples(self, epoch: int) -> Iterator[Any]:
-        augmentation = self._augmentation_of(epoch)
+        augmentation = Augmentation()
+        augmentation.set_epoch(None, epoch)
         for index, stored in self._ordered(epoch):
             sample = self._decoded(stored, index)
             yield augmentation.apply(self.source, sample, index) if self.augments_samples else sample
@@ -148,26 +163,17 @@ class StreamedArchive(IterableDataset[Any]):
         start, end = part_of(-(-(stop - first) // step), worker, workers)
         return min(stop, first + start * step), min(stop, first + end * step)
 
-    def _set(self, epoch: int) -> None:
-        self._shared.values[_SET_BY_CALLER] = 1
-        self._shared.values[_EPOCH] = epoch
-
     def _begin_epoch(self) -> int:
         info = get_worker_info()
-        slot = _SLOTS + (0 if info is None else info.id % _WORKERS_MAX)
-        epoch = int(self._shared.values[_EPOCH if self._shared.values[_SET_BY_CALLER] else slot])
-        # In shared memory, so that workers that are started anew for an epoch go on counting.
-        self._shared.values[slot] += 1
-        if not self._shared.values[_SET_BY_CALLER]:
-            begin_epoch(self.source, epoch)  # by every worker, which all count alike
+        told = int(self._shared.values[_TIMES_SET]), int(self._shared.values[_EPOCH])
+        if info is None:
+            epoch = self._passes.begin(0, 0, workers=1, told=told)
+        else:
+            turn = self._turns.get(info.seed, 0)  # of this worker, which may be a thread
+            self._turns[info.seed] = turn + 1
+            epoch = self._passes.begin(info.seed - info.id, turn, workers=info.num_workers, told=told)
+        begin_epoch(self.source, epoch, steered=self._passes.steered)  # by every worker, for what is its own
         return epoch
-
-    def _augmentation_of(self, epoch: int) -> Augmentation:
-        if self._shared.values[_SET_BY_CALLER]:
-            return self._augmentation
-        own = Augmentation()  # as passes at once each have their epoch
-        own.set_epoch(None, epoch)
-        return own
 
     def _ordered(self, epoch: int) -> Iterator[tuple[int, Any]]:
         info = get_worker_info()

@@ -159,12 +159,18 @@ class TunedDataModule(LightningDataModule):
             self.on_after_batch_transfer = self._after_transfer  # type: ignore[method-assign]
 
     def train_dataloader(self) -> Any:
-        """Give the training loader, or one for each dataset.
+        """Give the training loader, or one for each dataset; its first pass is the epoch that the trainer goes on with.
 
         Raises:
             SpecError: There is no training dataset.
         """
-        return self._loaders("train", drop_last=self._drop_last)
+        loaders = self._loaders("train", drop_last=self._drop_last)
+        if self.trainer is not None:
+            # What Lightning tells samplers too, but only after workers have begun the pass; `current_epoch` lags behind
+            # it where a checkpoint was saved at the end of an epoch.
+            reached = self.trainer.fit_loop.epoch_progress.current
+            _go_on(loaders, getattr(reached, "processed", self.trainer.current_epoch))
+        return loaders
 
     def val_dataloader(self) -> Any:
         """Give the validation loader, or one for each dataset; none without a dataset."""
@@ -369,6 +375,15 @@ def _decision(resolution: Resolution) -> dict[str, Any]:
         "study": resolution.study or "none",
         "decision": resolution.decision_key or "none",
     }
+
+
+def _go_on(loaders: Any, epoch: int) -> None:
+    """Let the first pass of loaders be an epoch; without one that was reached they begin by themselves."""
+    for loader in _leaves(loaders) if epoch else []:
+        begin_epoch(getattr(loader, "dataset", None), epoch, steered=True)
+        enter = getattr(getattr(loader, "sampler", None), "set_epoch", None)
+        if callable(enter):
+            enter(epoch)
 
 
 def _leaves(loaders: Any) -> list[Any]:

@@ -146,15 +146,8 @@ def _behind(loader: Any) -> Any:
 
 
 def _count_of(loader: Any) -> Callable[[Any, int], int]:
-    """Count the samples of batches; one that tells nothing is full, or a sample where there is no batch size."""
-    size = _batch_size(loader)
-    counter = SampleCounter(size)
-
-    def count(batch: Any, _delivered: int) -> int:
-        found = counter(batch)
-        return size or 1 if found is None else found
-
-    return count
+    counter = SampleCounter(_batch_size(loader))
+    return lambda batch, _delivered: counter.or_full(batch)
 
 
 def _batch_size(loader: Any) -> int | None:

@@ -44,8 +44,9 @@ class EfficientDataLoader:
     A dataset with loading modes is loaded in its mode, `STREAMING` as a stream; broken samples that it leaves out
     make a batch smaller, and a batch of which nothing is left does not come. Each pass over the loader is an epoch
     of its own for what is random in the dataset, inside `Subset` and `ConcatDataset` too: `set_epoch` says which one
-    comes next. A dataset's `device_transform` has been run on every batch, on the device; `dataloader` gives batches
-    before it.
+    comes next. In order, until `set_epoch` and without a sampler of the caller's own, it leaves the epoch to a loader
+    that shuffles the same samples, as that of training is while validation runs. A dataset's `device_transform` has
+    been run on every batch, on the device; `dataloader` gives batches before it.
 
     In a process group, or started by `torchrun`, each process gets its share of the samples, whatever `num_workers`
     says; a sampler of the caller's own, and an iterable dataset but a stream of ours, divide by themselves. The
@@ -139,9 +140,11 @@ class EfficientDataLoader:
     def __iter__(self) -> Iterator[Any]:
         epoch = self._epoch
         self._epoch += 1
-        if self._set_by_caller or not self.config.is_ordered:
+        ordered = self.config.is_ordered
+        if self._set_by_caller or (self.config.shuffle and not ordered):
             self._set_samplers(epoch)
-        begin_epoch(self.dataloader.dataset, epoch, steered=True)
+        leads = self._set_by_caller or self.config.shuffle or ordered
+        begin_epoch(self.dataloader.dataset, epoch, steered=True, leads=leads)
         batches: Iterable[Any] = self._transfer.over(filter(_is_batch, self.dataloader))
         if self._device_transform is not None:
             batches = map(self._device_transform, batches)

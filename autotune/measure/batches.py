@@ -33,11 +33,18 @@ class SampleCounter:
         """Count the samples of the next batch."""
         if not _is_list(batch):
             sizes = _sizes(batch)
-            return None if sizes is None else self._chosen(sizes, batch)
+            found = None if sizes is None else self._chosen(sizes, batch)
+            too_many = found is not None and self._batch_size is not None and found > self._batch_size
+            return None if too_many else found  # rows that are no samples
         sizes = _shared_sizes(batch)
         if sizes is None or self._are_samples(batch, sizes):
             return len(batch)
         return self._capped(self._chosen(sizes, batch))
+
+    def or_full(self, batch: Any) -> int:
+        """Count the samples of the next batch; one that tells nothing is full, or a sample where no size is known."""
+        found = self(batch)
+        return (self._batch_size or 1) if found is None else found
 
     def _are_samples(self, batch: Sequence[Any], sizes: set[int]) -> bool:
         """Tell whether a list is one of samples, and keep it where that is certain."""
@@ -63,7 +70,7 @@ class SampleCounter:
             return None if count == full else False
         if count == full:
             return not self._fitted
-        return True if all(size > full for size in sizes) else None
+        return True if sizes and all(size > full for size in sizes) else None
 
     def _chosen(self, sizes: set[int], batch: Any) -> int | None:
         if self._batch_size in sizes:

@@ -87,11 +87,11 @@ def arrival(device: torch.device, device_transform: Callable[[Any], Any] | None 
 
 def emulated_consumer(arrive: Arrive, *, batch_size: int, step_s: float, step_per_sample_s: float) -> BatchTaker:
     """Let batches arrive, then sleep as long as a step would take, without burning CPU."""
-    counted = SampleCounter(batch_size)
+    counter = SampleCounter(batch_size)
 
     def take(batch: Any) -> None:
         arrive(batch)
-        time.sleep(step_s + step_per_sample_s * (counted(batch) or batch_size))
+        time.sleep(step_s + step_per_sample_s * counter.or_full(batch))
 
     return take
 

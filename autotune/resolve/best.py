@@ -90,8 +90,8 @@ def best_loader(
     generator. Where the registry is missing or damaged, or an archive cannot be used, it warns with
     `AutotuneWarning` and goes on with less. In an initialised process group all ranks must call it: rank 0
     resolves, and a map-style dataset without a sampler is divided by a `DistributedSampler`. Each pass is the next
-    epoch, whose augmentation a dataset in stages draws anew, until an epoch is set on sampler or dataset; with a
-    sampler of your own you set epochs yourself.
+    epoch, whose augmentation a dataset in stages draws anew; they go on from an epoch that is set on the sampler. With
+    a sampler of your own you set epochs yourself.
 
     Batches come as a plain `DataLoader` gives them, on the host. Where a dataset has a `device_transform`, the caller
     runs it once a batch is on the device (`autotune.data.device_stage.device_transform_of(dataset)` finds it inside

@@ -72,7 +72,7 @@ class Explanation:
 
     def _trust(self) -> list[str]:
         told = [_TRUST[self.resolution.match]]
-        if self.decision is not None and self.decision.outcome == "undecided" and self.decision.ratio:
+        if self.decision is not None and self.decision.outcome == "undecided" and self.decision.default_samples_per_s:
             told.append("the budget did not tell gain from noise; a longer one may")
         if self.unsteady_share:
             told.append(f"{self.unsteady_share:.0%} of the measurements were unsteady")

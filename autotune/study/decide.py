@@ -131,12 +131,13 @@ def _without_rival(setting: Setting, ledger: Ledger, deployed: LoaderConfig | No
     accelerated = setting.inspection.machine.has_accelerator
     smallest = LoaderConfig.torch_default(min(setting.space.dimensions.batch_size))
     default = evidence.safe_default or smallest.canonical(has_accelerator=accelerated)
-    config = default
+    known = ledger.get(deployed) if deployed else None
+    kept = deployed if deployed and (known is None or known.failure is None) else None
     if evidence.safe_default is None and evidence.kept is not None:
         outcome: Outcome = "undecided"
-        config = evidence.kept
+        kept = evidence.kept
         why = (
-            f"{config.label()} kept its limits, the PyTorch default broke them at every batch size that was tried, "
+            f"{kept.label()} kept its limits, the PyTorch default broke them at every batch size that was tried, "
             "so there is nothing to compare with"
         )
     elif evidence.safe_default is None:
@@ -148,7 +149,7 @@ def _without_rival(setting: Setting, ledger: Ledger, deployed: LoaderConfig | No
     return Decision(
         **_circumstances(setting),
         outcome=outcome,
-        config=deployed if deployed and outcome != "nothing_feasible" else config,
+        config=kept if kept and outcome != "nothing_feasible" else default,
         default=default,
         notes=evidence.notes,
         why=why,

@@ -28,6 +28,7 @@ def known_records(setting: Setting, earlier: Sequence[TrialRecord]) -> list[Tria
         for record in setting.store.records(setting.spec.name)
         if _same(record, setting)
         and (record.failure is None or record.failure.kind == "device_memory" or record.key in kept)
+        and not (record.failure is not None and record.failure.kind == "budget")  # this run's may be a longer one
     ]
 
 

@@ -40,7 +40,7 @@ class Guesses:
         self._surrogate = Surrogate(self.points, self.rates)
 
     def first(self) -> list[LoaderConfig]:
-        """Give the best few by the estimate, each reading from another place, the best one first.
+        """Give the best few by the estimate, from different places to read from, the best one first.
 
         Beside the best one stands the cheapest that should be as fast: where the step is the bottleneck most are,
         and the one with the fewest workers is wanted. Batch sizes beyond those that the probe took are left to the
@@ -67,7 +67,8 @@ class Guesses:
         sizes = [bound.batch_size for bound in self._profile.bounds] if self._profile else []
         probed = config.batch_size <= max(sizes, default=config.batch_size)
         # a cache of a part is a mixture, which is never faster than both that it mixes
-        mixed = config.cache_fraction is not None and config.cache_fraction < self._largest_fraction
+        whole = config.replace(cache_fraction=self._largest_fraction) if config.cache_fraction else config
+        mixed = whole != config and self._forecast.breach(whole) is None
         return probed and not mixed and self._forecast.breach(config) is None
 
     def _rank(self, config: LoaderConfig) -> tuple[float, int, tuple[int, int, int], str]:

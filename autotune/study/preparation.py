@@ -14,8 +14,8 @@ _RUNS = 2 + CONFIRM_PAIRS_MIN
 class Preparation:
     """Predicts seconds of preparation, and refuses what leaves too little of the budget to measure in.
 
-    Each run is a fresh process that fills its memory cache again; an archive and a disk cache outlive it. Where nothing
-    in the space but PyTorch's default could be prepared in time nothing is refused: it was asked for.
+    Each run is a fresh process that fills its memory cache again; an archive and a whole disk cache outlive it. Where a
+    space has nothing beside PyTorch's default that could be ready in time nothing is refused: it was asked for.
 
     Args:
         space: The space.
@@ -30,24 +30,30 @@ class Preparation:
         self._allowed_s = PREPARATION_SHARE * budget_s
         self._budget_s = budget_s
         self._samples = samples or 0
-        self._built: set[tuple[str, str | None]] = set()
-        self._prepared = [one for one in space.points if one.archive != "files" or one.cache != "none"]
-        self._strict = any(self.seconds(config) <= self._allowed_s for config in self._prepared)
+        self._there: set[tuple[str, str | None]] = set()
+        self._points = [one for one in space.points if one != _default(one)]
+        self._strict = self._is_any_affordable()
 
     def learn(self, record: TrialRecord) -> None:
         """Take in which archives are there by now."""
-        if record.measurement is not None:
-            self._built.add((record.config.archive, record.config.stored))
+        if record.measurement is None:
+            return
+        config = record.config
+        self._there.add((config.archive, config.stored))
+        if config.cache == "disk" and config.cache_fraction == 1:
+            self._there.add(("disk", config.stored))
+        self._strict = self._strict or self._is_any_affordable()
 
     def seconds(self, config: LoaderConfig) -> float:
         """Predict the seconds that a study spends on preparing a configuration, from the search to its confirmation."""
         if self._profile is None:
             return 0.0
-        there = config.archive == "files" or (config.archive, config.stored) in self._built
+        there = config.archive == "files" or (config.archive, config.stored) in self._there
         # archives are built by as many processes as there are CPUs
         build_s = 0.0 if there else self._samples * self._profile.sample_s / self._inspection.machine.cpu_count
-        fills = {"none": 0, "disk": 1}.get(config.cache, _RUNS)
-        return build_s + fills * (config.cache_fraction or 1.0) * self._samples * self._sample_s(config)
+        filled = config.cache == "disk" and ("disk", config.stored) in self._there
+        fills = {"none": 0, "disk": 0 if filled else 1}.get(config.cache, _RUNS)
+        return build_s + fills * self._kept(config) * self._sample_s(config)
 
     def breach(self, config: LoaderConfig) -> Failure | None:
         """Say that a configuration takes too much of the budget to prepare; None where it does not."""
@@ -63,7 +69,17 @@ class Preparation:
 
     def left_out(self) -> list[LoaderConfig]:
         """Give what is refused."""
-        return [config for config in self._prepared if self.breach(config) is not None]
+        return [config for config in self._points if self.breach(config) is not None]
+
+    def _is_any_affordable(self) -> bool:
+        return any(self.seconds(config) <= self._allowed_s for config in self._points)
+
+    def _kept(self, config: LoaderConfig) -> float:
+        """Give the samples that a cache will hold: memory caches are cut to what can fit at all."""
+        wanted = (config.cache_fraction or 1.0) * self._samples
+        if config.cache == "disk":
+            return wanted
+        return min(wanted, self._inspection.machine.memory_bytes / max(1, self._inspection.sample_bytes))
 
     def _sample_s(self, config: LoaderConfig) -> float:
         """Give the seconds in which one thread loads one sample from what lies under the cache."""
@@ -73,3 +89,7 @@ class Preparation:
         under = config.replace(cache="none", cache_fraction=None, **alone)
         found = estimate(under, self._profile, self._inspection)
         return sum(spent for stage, spent in found.stages.items() if stage != "consume") / config.batch_size
+
+
+def _default(config: LoaderConfig) -> LoaderConfig:
+    return LoaderConfig.torch_default(config.batch_size).replace(pin_memory=config.pin_memory, decoder=config.decoder)

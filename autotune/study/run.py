@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
 import optuna
@@ -10,6 +11,7 @@ import optuna
 from autotune.constants import (
     CONFIRM_PAIRS_MIN,
     CONFIRM_PAIRS_WANTED,
+    FUTILITY_SHARE,
     PLAIN_GAIN_RATIO,
     PROBE_BATCH_SIZES,
     PROCESS_S,
@@ -89,6 +91,7 @@ class _Phases:
         self._spent = spent
         self._deployed = deployed_config(self._setting)
         self._notes: list[str] = []
+        self._rates: Mapping[LoaderConfig, float] = {}
 
     def decide(self) -> Decision:
         """Go through the phases to a decision."""
@@ -96,6 +99,7 @@ class _Phases:
         profile = self._probe()
         forecast = self._forecast(profile)
         guesses = Guesses(setting.space, profile, forecast)
+        self._rates = guesses.rates
         if found := default_at_bound(self._runs, guesses):
             return decide_at_bound(setting, found, guesses=guesses)
         self._search(guesses, forecast)
@@ -165,7 +169,7 @@ class _Phases:
         until_s = self._runs.started + self._setting.spec.budget.time_s - self._confirm_s()
         best_two = racing[:2]
         racing = racing[: self._affordable(racing, until_s, RACE_BLOCKS_MIN)]
-        if len(racing) < 2 and self._affordable(best_two, until_s, 1) == 2:
+        if len(racing) < 2 and self._close(best_two) and self._affordable(best_two, until_s, 1) == 2:
             self._runs.begin("race", "the best two once more, as the time allows no race")
             self._notes.append("race: the best two ran once more, as the time allowed no further blocks")
             return Race(self._runs, seed=self._setting.spec.seed).rematch(best_two)
@@ -179,6 +183,12 @@ class _Phases:
             f"apart from the fastest, {len(raced.equivalent)} of them shown to be within 2 %"
         )
         return raced
+
+    def _close(self, best_two: Sequence[LoaderConfig]) -> bool:
+        """Tell whether single runs leave open which of two is faster."""
+        ledger = self._runs.ledger
+        worth = [ledger.worth(record) for config in best_two if (record := ledger.get(config))]
+        return len(worth) == 2 and worth[1] >= FUTILITY_SHARE * worth[0]
 
     def _candidates(self, raced: Raced | None) -> list[LoaderConfig]:
         """Give what is confirmed, best first: the choice of the race, then what else is left, then the search's."""
@@ -202,12 +212,22 @@ class _Phases:
         return max((1 - SEARCH_SHARE - RACE_SHARE) * self._setting.spec.budget.time_s, wanted_s)
 
     def _gain_seen(self) -> float:
-        """Give the best rate of the search over PyTorch's default at batch size 32; 1 where none is known."""
-        default = self._runs.ledger.get(self._setting.space.nearest(LoaderConfig.torch_default(REFERENCE_BATCH_SIZE)))
-        best = self._runs.ledger.best()
-        if default is None or default.measurement is None or best is None or best.measurement is None:
+        """Give the best rate of the search over PyTorch's default at its batch size; 1 where that is unknown.
+
+        A default that was measured at batch size 32 alone is taken to another size by the estimate.
+        """
+        ledger, space, rates = self._runs.ledger, self._setting.space, self._rates
+        best = ledger.best()
+        if best is None or best.measurement is None:
             return 1.0
-        return best.measurement.samples_per_s / default.measurement.samples_per_s
+        wanted, usual = (
+            space.nearest(LoaderConfig.torch_default(size)) for size in (best.config.batch_size, REFERENCE_BATCH_SIZE)
+        )
+        for default, scale in ((wanted, 1.0), (usual, rates.get(wanted, 0.0) / rates.get(usual, math.inf))):
+            known = ledger.get(default)
+            if known is not None and known.measurement is not None and scale:
+                return best.measurement.samples_per_s / (known.measurement.samples_per_s * scale)
+        return 1.0
 
     def _search_s(self) -> float:
         """Give the search's part of the time: short budgets shrink it first."""

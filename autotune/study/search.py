@@ -99,20 +99,26 @@ class Search:
         best = self.ledger.best()
         if best is None or best.measurement is None or self._queued():
             return None
-        bound = self.guesses.highest_bound()
-        if bound is not None and best.measurement.samples_per_s >= HEADROOM_REACHED_SHARE * bound:
-            return f"the best reached {best.measurement.samples_per_s / bound:.0%} of what any loader could"
+        if self._share_of_bound() >= HEADROOM_REACHED_SHARE:
+            return f"the best reached {self._share_of_bound():.0%} of what any loader could"
         promising = self._promising()
         if promising is not None and promising[1] < EXPECTED_GAIN_SHARE:
             return f"no other configuration can be expected to gain {EXPECTED_GAIN_SHARE:.0%}"
         return None
 
+    def _share_of_bound(self) -> float:
+        """Give the best rate over what no loader can exceed; 0 where either is unknown."""
+        best, bound = self.ledger.best(), self.guesses.highest_bound()
+        if best is None or best.measurement is None or bound is None:
+            return 0.0
+        return best.measurement.samples_per_s / bound
+
     def _queued(self) -> bool:
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _climb(self) -> None:
-        """Queue the neighbours of the best once nothing else is queued, until the best has none left."""
-        if self._queued() or not self.ledger.known():
+        """Queue the neighbours of the best once nothing else is queued, while it has some and something to gain."""
+        if self._queued() or self._share_of_bound() >= HEADROOM_REACHED_SHARE:
             return
         known = self.ledger.known()
         for config in self.guesses.neighbours(self._rates()):

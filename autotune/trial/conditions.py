@@ -67,8 +67,8 @@ def sample_counter(dataset: Dataset[Any], batch_size: int, *, drop_last: bool) -
     """
     epoch = None if isinstance(dataset, IterableDataset) else full_epoch(dataset, batch_size, drop_last=drop_last)
     if epoch is None:
-        counted = SampleCounter(batch_size)
-        return lambda batch, _delivered: counted(batch) or batch_size
+        counter = SampleCounter(batch_size)
+        return lambda batch, _delivered: counter.or_full(batch)
     return lambda _batch, delivered: min(batch_size, max(1, epoch - delivered))
 
 

@@ -151,7 +151,7 @@ def measure(row: Row, setting: Setting, state: State, workers: int) -> dict[str,
     found = measure_throughput(
         _FirstPass(loader, state, workers),
         consume=loader_consumer(torch.device("cpu")),
-        count=lambda batch, _: 1 if batch is None else samples_of(batch) or setting.batch,
+        count=lambda batch, _: 1 if batch is None else samples_of.or_full(batch),
         plan=Plan(
             time_cap_s=_ONE_WINDOW_S if state == "cold" else setting.seconds,
             warm_batches=_WHOLE_EPOCH_BATCHES,

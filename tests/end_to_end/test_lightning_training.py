@@ -16,6 +16,7 @@ from registry_values import Numbers, decision_here
 pytest.importorskip("lightning")
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
@@ -186,6 +187,39 @@ def test_augmentation_differs_from_epoch_to_epoch(tmp_path):
         warnings.simplefilter("ignore", AutotuneWarning)
         fit(TunedDataModule(train=Drawn(), home=tmp_path, batch_size=8, shuffle=False), model=Watching())
     assert drawn[0] != drawn[1]
+
+
+class Drawing(Model):
+    """Remembers what was drawn for each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = []
+
+    def training_step(self, batch, batch_idx):
+        self.drawn.append(batch[0].sum().item())
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.filterwarnings("ignore::autotune.resolve.resolution.AutotuneWarning")
+def test_training_that_is_resumed_goes_on_with_the_epoch_that_it_reached(workers, tmp_path):
+    def trained(epochs, checkpoint=None):
+        model = Drawing()
+        module = TunedDataModule(train=Drawn(), home=tmp_path, batch_size=8, shuffle=False, num_workers=workers)
+        saving = ModelCheckpoint(tmp_path, "at-{epoch}", save_top_k=-1, auto_insert_metric_name=False)
+        settings = {**QUIET, "enable_checkpointing": True, "callbacks": [saving]}
+        trainer = Trainer(**settings, max_epochs=epochs, logger=False)
+        trainer.fit(model, datamodule=module, ckpt_path=checkpoint)
+        return model.drawn, trainer
+
+    whole, _ = trained(4)
+    _, stopped = trained(2)
+    stopped.save_checkpoint(tmp_path / "stopped.ckpt")
+    assert len(set(whole)) == 4
+    for checkpoint in ("stopped.ckpt", "at-1.ckpt"):  # after training, and at the end of its second epoch
+        resumed, _ = trained(4, tmp_path / checkpoint)
+        assert resumed == whole[2:]
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ class BaseDataset(StagedDataset):
     """
 
     unfingerprinted: tuple[str, ...] = (
-        "cache_size", "data_path", "loading_mode", "memory_limit_bytes", "target_transform", "transform",
+        "cache_size", "loading_mode", "memory_limit_bytes", "target_transform", "transform",
         "_broken", "_memory", "_recent",
     )  # fmt: skip
 

@@ -41,14 +41,13 @@ class ForestDataset(StagedDataset):
 
     Attributes:
         bands: Bands of the image, counted from 1; None is all of its file.
-        normalization: Statistics that images are normalised by; None leaves them as they are.
-        normalize_on: Where: `loader` or `device`.
+        normalize_on: Where images are normalised: `loader` or `device`.
         device_transform: What normalises batches on the device; None where the loader does, or nothing.
         augmentation: What image and mask are augmented by; None without.
         band_count: Bands of the image.
     """
 
-    unfingerprinted: Any = ("augmentation", "normalization")
+    unfingerprinted: Any = ("augmentation", "_normalization")
     bands: Any
     _open: Any
     _windows: Any
@@ -63,17 +62,28 @@ class ForestDataset(StagedDataset):
                 "augmentation is made for normalised images, and normalize_on='device' normalises after it; leave "
                 "augmentation out, or take normalize_on='loader'"
             )
-        self._normalize_by(normalization)
+        self.normalization = normalization
         if augmentation is not None and not isinstance(augmentation, SeededAugmentation):
             augmentation = SeededAugmentation(augmentation)
         self.augmentation = augmentation
 
-    def _normalize_by(self, normalization: Normalization | None) -> None:
+    @property
+    def normalization(self) -> Normalization | None:
+        """Statistics that images are normalised by, from the next sample on where others are set; None leaves them.
+
+        Raises:
+            SpecError: The statistics that are set are for another number of bands.
+        """
+        return self._normalization
+
+    @normalization.setter
+    def normalization(self, normalization: Normalization | None) -> None:
         if normalization is not None:
             normalization.check_bands(self.band_count)
-        self.normalization = normalization
+        self._normalization = normalization
         on_device = self.normalize_on == "device"
         self._stored_normalization = None if on_device else normalization
+        self._marks_missing = on_device and normalization is not None
         self.device_transform: NormalizesImages | None = None
         if on_device and normalization is not None:
             self.device_transform = NormalizesImages(normalization.centre, normalization.scale, missing=self._filled)
@@ -93,7 +103,7 @@ class ForestDataset(StagedDataset):
 
         Raises:
             SpecError: The augmentation changes the size that samples are declared to have, channels or types, or
-                clips values outside 0 to 1, such as heights and z-scores, as `SeededAugmentation` tells.
+                loses values outside 0 to 1, such as heights and z-scores, as `SeededAugmentation` tells.
         """
         if self.augmentation is None:
             return sample
@@ -112,7 +122,7 @@ class ForestDataset(StagedDataset):
             SpecError: The statistics are for another number of bands.
         """
         changed = self._copied()
-        changed._normalize_by(normalization)  # noqa: SLF001  # its own class
+        changed.normalization = normalization
         return changed
 
     def without_augmentation(self) -> Self:
@@ -202,7 +212,7 @@ class ForestGapDataset(ForestDataset, GeoTiffPairDataset):
     @property
     def missing_pixel(self) -> float:
         """Value that samples have where nothing was measured."""
-        return self.fill if self.device_transform is None else np.nan
+        return np.nan if self._marks_missing else self.fill
 
     @property
     def _filled(self) -> float:
@@ -313,7 +323,7 @@ class HeightGapDataset(ForestDataset, GapMaskDataset):
         missing = gaps[:1] == IGNORED
         if self._stored_normalization is not None:
             heights = self._stored_normalization.apply(heights)
-        heights[missing] = self.missing_height if self.device_transform is None else torch.nan
+        heights[missing] = torch.nan if self._marks_missing else self.missing_height
         gaps[missing.expand_as(gaps)] = self.ignore_index or 0
         return (heights, gaps, self._place(index)) if self.metadata else (heights, gaps)
 

@@ -65,7 +65,7 @@ class ImageDataset(BaseDataset, ImageFilesDataset):
         SpecError: A setting breaks its rule.
     """
 
-    unfingerprinted = ("mean", "std")
+    unfingerprinted = ("_scaling",)
     part_names = ("image", "label.cls")
 
     def __init__(  # noqa: PLR0917  # the documented order
@@ -89,7 +89,7 @@ class ImageDataset(BaseDataset, ImageFilesDataset):
         size = image_size if transform is None else None
         ImageFilesDataset.__init__(self, paths, labels, size=size, classes=classes, decoder=decoder)
         self.image_size = self.size
-        self.mean, self.std = _channels(mean, "mean"), _channels(std, "std")
+        self._scaling = _channels(mean, "mean"), _channels(std, "std")
         if min(self.std) <= 0:
             raise SpecError(f"std must be above 0 for every channel, got {std!r}")
         on_device = check_normalize_on(normalize_on) == "device"
@@ -97,8 +97,8 @@ class ImageDataset(BaseDataset, ImageFilesDataset):
             raise SpecError(
                 "a transform takes the place of normalising, got one beside normalize_on='device'; leave one out"
             )
-        self._stored_scaling = None if on_device else (self.mean, self.std)
-        self.device_transform = _on_device(self.mean, self.std) if on_device else None
+        self._stored_scaling = None if on_device else self._scaling
+        self.device_transform = _on_device(*self._scaling) if on_device else None
         BaseDataset.__init__(
             self,
             data_path,
@@ -120,6 +120,16 @@ class ImageDataset(BaseDataset, ImageFilesDataset):
 
     source_paths = ImageFilesDataset.source_paths
 
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Mean of red, green and blue, in 0 to 1."""
+        return self._scaling[0]
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Standard deviation of red, green and blue, in 0 to 1."""
+        return self._scaling[1]
+
     def with_decoder(self, name: str) -> Self:
         """Give a copy that decodes otherwise and keeps nothing by itself.
 
@@ -135,9 +145,9 @@ class ImageDataset(BaseDataset, ImageFilesDataset):
     def finish(self, kept: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalise an image, unless a transform or the device is to get it as it is."""
         image, target = kept
-        if self.transform is not None or self.device_transform is not None:
+        if self.transform is not None or self._stored_scaling is None:
             return image, target
-        return self._normalised(image), target
+        return _normalised(image, *self._stored_scaling), target
 
     def decode(self, raw: Raw) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]  # the label is a tensor
         """Turn the bytes of a file and its label into a sample before the transforms."""
@@ -155,21 +165,12 @@ class ImageDataset(BaseDataset, ImageFilesDataset):
         """Declare the structure of a sample, where no transform of the caller's own makes it."""
         if self.size is None or self.augments_samples:
             return None
-        dtype = "float32" if self.device_transform is None else "uint8"
+        dtype = "uint8" if self._stored_scaling is None else "float32"
         return f"({dtype}[3,{self.size[0]},{self.size[1]}], int64[])"
 
     def _pixels(self, raw: Raw) -> tuple[torch.Tensor, torch.Tensor]:
         pixels = decode_image(bytes(raw[0]), self.decoder, self.size)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy()), torch.tensor(int(bytes(raw[1])))
-
-    def _normalised(self, image: torch.Tensor) -> torch.Tensor:
-        # By numpy, in one thread: torch's own are many times slower where cores are busy.
-        pixels = image.numpy()
-        made = np.empty(pixels.shape, dtype=np.float32)
-        for channel, values, mean, std in zip(made, pixels, self.mean, self.std, strict=True):
-            np.multiply(values, np.float32(1 / (255 * std)), out=channel)
-            np.subtract(channel, np.float32(mean / std), out=channel)
-        return torch.from_numpy(made)
 
 
 def _labelled_images(path: Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
@@ -179,6 +180,16 @@ def _labelled_images(path: Path) -> tuple[list[Path], list[int], tuple[str, ...]
     paths = image_files(path)
     classes, labels = class_numbers(paths, path, kind="images")
     return paths, labels.tolist(), classes
+
+
+def _normalised(image: torch.Tensor, means: Sequence[float], stds: Sequence[float]) -> torch.Tensor:
+    # By numpy, in one thread: torch's own are many times slower where cores are busy.
+    pixels = image.numpy()
+    made = np.empty(pixels.shape, dtype=np.float32)
+    for channel, values, mean, std in zip(made, pixels, means, stds, strict=True):
+        np.multiply(values, np.float32(1 / (255 * std)), out=channel)
+        np.subtract(channel, np.float32(mean / std), out=channel)
+    return torch.from_numpy(made)
 
 
 def _on_device(mean: Sequence[float], std: Sequence[float]) -> NormalizesImages:

@@ -21,6 +21,7 @@ from autotune.data.datasets.lru_cache import LruCache
 from autotune.data.datasets.memory_room import MemoryRoom
 from autotune.data.datasets.npy_files import NPY_SUFFIXES, NpyDataset
 from autotune.data.datasets.texts import TEXT_SUFFIXES, TextDataset
+from autotune.data.device_stage import DeviceTransform, device_transform_of
 from autotune.data.fingerprint import source_fingerprint
 from autotune.data.modes import LoadingMode
 from autotune.data.stages import Raw
@@ -55,6 +56,9 @@ class MemoryEfficientDataset(BaseDataset):
         **settings: Further settings of the dataset that reads the files (`image_size`, `max_length`,
             `dataset_name`, ...), but for `cache_size` and `memory_limit_bytes`: the share decides what is kept.
 
+    Attributes:
+        device_transform: What the dataset that reads the files does to batches on the device; None without.
+
     Raises:
         DatasetError: Nothing that can be read is there, or files of several kinds are.
         SpecError: A setting breaks its rule.
@@ -88,6 +92,7 @@ class MemoryEfficientDataset(BaseDataset):
             )
         changes = {"transform": transform, "target_transform": target_transform}
         self._inner: BaseDataset = _READERS[self.kind](path, **{**settings, **changes, **_KEEP_NOTHING, "seed": seed})
+        self.device_transform: DeviceTransform | None = device_transform_of(self._inner)
         self._room = MemoryRoom(max_memory_usage, available=available)
         self.max_memory_usage = max_memory_usage
         super().__init__(path, transform, target_transform, loading_mode, on_broken=on_broken, seed=seed)

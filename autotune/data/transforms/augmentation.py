@@ -30,9 +30,10 @@ class SeededAugmentation:
     call one object. (Importing Albumentations asks its server for a newer version, unless the environment has
     `NO_ALBUMENTATIONS_UPDATE=1`.)
 
-    Most transforms of Albumentations that change colours, brightness or noise clip float images to 0 to 1. For
-    images with other values (heights in metres, z-scores) that is refused as soon as it happens; what only moves
-    pixels (flips, turns, shifts) keeps any values.
+    Most transforms of Albumentations that change colours, brightness or noise clip float images to 0 to 1, and some
+    (`RandomGamma`) make NaN of negative values. For images with other values (heights in metres, z-scores) both are
+    refused as soon as they happen; what only moves pixels (flips, turns, shifts) keeps any values. Images from -0.2
+    to 1.2 count as ones from 0 to 1 whose edges an interpolation overshot, and are clipped without a word.
 
     Args:
         transform: A transform of Albumentations, a composition of them, or a list, which is composed.
@@ -64,7 +65,8 @@ class SeededAugmentation:
             **targets: Arrays `(H, W)` or `(H, W, channels)` of one height and width.
 
         Raises:
-            SpecError: A transform clipped an image to 0 to 1 whose values lie outside.
+            SpecError: A transform clipped an image to 0 to 1 whose values lie further outside than by 0.2, or made
+                values of an image NaN or infinite.
         """
         seed = int(torch.randint(2**63 - 1, (), generator=generator).item())
         transform = self._transform.mine()  # as a transform keeps the draws of a call in itself

@@ -1,9 +1,9 @@
-"""Noticing transforms of Albumentations that clip images to 0 to 1, where their values lie outside."""
+"""Noticing transforms of Albumentations that lose values of images: clipped to 0 to 1, or made NaN or infinite."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,10 +14,13 @@ _OVERSHOOT = 0.2
 _LOSSLESS = ("Normalize.apply", "ChannelDropout.apply")
 """What may bring an image to 0 to 1 by other means than clipping."""
 _WATCHED = "_autotune_watches_clipping"
+_WAY_OUT = (
+    "take images from 0 to 1 (normalization='min_max'), or leave {name} out: flips, turns and shifts keep any values"
+)
 
 
 def watch_clipping(transform: Any) -> None:
-    """Make a composition refuse to clip images whose values lie outside 0 to 1, from its next call on.
+    """Make a composition refuse to lose values of images outside 0 to 1, from its next call on.
 
     Watched are the transforms of Albumentations inside that change values and leave pixels at their places: those
     that move pixels do not clip, and what a transform of the caller's own gives is taken as it is.
@@ -50,30 +53,49 @@ def _may_clip(leaf: Any) -> bool:
 
 def _watched(name: str, apply: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     def applied(params: dict[str, Any], *args: Any, **targets: Any) -> dict[str, Any]:
-        ranges = {target: _range(given) for target, given in targets.items()}  # before: it may work in place
+        before = {target: _values(given) for target, given in targets.items()}  # now: it may work in place
         made = apply(params, *args, **targets)
-        for target, found in ranges.items():
-            if found is not None and _is_outside(found, _OVERSHOOT) and not _is_outside(_range(made[target]), 0):
-                raise SpecError(
-                    f"{name} of Albumentations clips float images to 0 to 1, and values of {target} go from "
-                    f"{found[0]:g} to {found[1]:g}, which would be lost; take images from 0 to 1 "
-                    f"(normalization='min_max'), or leave {name} out: flips, turns and shifts keep any values"
-                )
+        for target, given in before.items():
+            if given is not None:
+                _check_kept(name, target, given, _values(made[target]))
         return made
 
     return applied
 
 
-def _range(pixels: Any) -> tuple[float, float] | None:
-    """Give the smallest and the largest value of a float image; None of anything else."""
+class _Values(NamedTuple):
+    """What the values of a float image are like."""
+
+    low: float
+    high: float
+    unfinite: float
+    """Share of them that are NaN or infinite."""
+
+    def are_outside(self, by: float) -> bool:
+        return self.low < -by or self.high > 1 + by
+
+
+def _values(pixels: Any) -> _Values | None:
+    """Look at a float image; None of anything else."""
     if not isinstance(pixels, np.ndarray) or pixels.dtype.kind != "f" or not pixels.size:
         return None
-    # these pass over NaN
-    return float(np.fmin.reduce(pixels, axis=None)), float(np.fmax.reduce(pixels, axis=None))
+    low, high = np.fmin.reduce(pixels, axis=None), np.fmax.reduce(pixels, axis=None)  # these pass over NaN
+    return _Values(float(low), float(high), np.count_nonzero(~np.isfinite(pixels)) / pixels.size)
 
 
-def _is_outside(found: tuple[float, float] | None, by: float) -> bool:
-    return found is None or found[0] < -by or found[1] > 1 + by
+def _check_kept(name: str, target: str, given: _Values, made: _Values | None) -> None:
+    if made is None:
+        return
+    told = f"values of {target} go from {given.low:g} to {given.high:g}"
+    if made.unfinite > given.unfinite:
+        raise SpecError(
+            f"{name} of Albumentations makes NaN or infinity of some values, and {told}; {_WAY_OUT.format(name=name)}"
+        )
+    if given.are_outside(_OVERSHOOT) and not made.are_outside(0):
+        raise SpecError(
+            f"{name} of Albumentations clips float images to 0 to 1, and {told}, which would be lost; "
+            f"{_WAY_OUT.format(name=name)}"
+        )
 
 
 __all__ = ["watch_clipping"]

@@ -42,6 +42,9 @@ class NormalizesImages:
         SpecError: There are not as many centres as scales.
     """
 
+    # Outside the dictionary, which fingerprints describe: it fills when batches come.
+    __slots__ = ("__dict__", "_ready")
+
     def __init__(self, centre: Sequence[float], scale: Sequence[float], *, missing: float | None = None) -> None:
         if len(centre) != len(scale) or not centre:
             raise SpecError(f"each band needs a centre and a scale, got {len(centre)} centres and {len(scale)} scales")
@@ -65,7 +68,11 @@ class NormalizesImages:
         return hash(self._settings())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_ready": {}}  # tensors on a device are no part of it
+        return vars(self)  # tensors on a device are no part of it
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._ready = {}
 
     def __repr__(self) -> str:
         return f"NormalizesImages(centre={self.centre}, scale={self.scale}, missing={self.missing})"

@@ -38,7 +38,7 @@ GEOMETRIC = {
     "grid": A.GridDistortion(p=1),
 }
 BOTH = {"flip and brightness": [A.HorizontalFlip(p=0.5), A.RandomBrightnessContrast(p=1)]}
-GRAY = ("brightness", "noise", "blur", "one of two")
+GRAY = ("brightness", "noise", "blur", "gamma", "one of two")
 """Those that take images of one channel."""
 
 
@@ -167,7 +167,7 @@ def test_files_of_undeclared_size_may_be_cut_to_one(heights, label_raster):
     assert [part.shape for part in dataset[0]] == [(1, 8, 8), (1, 8, 8)]
 
 
-CLIPPING = {name: PHOTOMETRIC[name] for name in GRAY}
+CLIPPING = {name: PHOTOMETRIC[name] for name in GRAY if name != "gamma"}
 
 
 @pytest.mark.parametrize("kind", CLIPPING)
@@ -181,6 +181,18 @@ def test_clipped_heights_are_refused_by_the_name_of_what_clips(heights, label_ra
         TifImageDataset([heights], patch_size=(SIDE, SIDE), augmentation=settings["augmentation"]),
     ):
         with pytest.raises(SpecError, match=rf"^{name} of Albumentations clips float images to 0 to 1, .* or leave"):
+            dataset[0]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("normalization", ["z_score", "robust"])
+def test_heights_that_would_become_nan_are_refused_by_the_name_of_what_makes_it(heights, label_raster, normalization):
+    gamma = A.RandomGamma(gamma_limit=(50, 60), p=1)
+    settings = {"normalization": normalization, "augmentation": [A.HorizontalFlip(p=0.5), gamma]}
+    for dataset in (ForestGapDataset([heights], [label_raster], **settings), HeightGapDataset([heights], **settings)):
+        with pytest.raises(
+            SpecError, match=r"^RandomGamma of Albumentations makes NaN or infinity .* from -.*or leave"
+        ):
             dataset[0]
 
 
@@ -208,6 +220,13 @@ def test_images_from_0_to_1_may_be_clipped_and_overshoot_a_little():
     image = np.linspace(-0.1, 1.1, 64, dtype=np.float32).reshape(8, 8)
     made = augmented(A.RandomBrightnessContrast(p=1), image)
     assert 0 <= made.min() < made.max() <= 1
+
+
+def test_what_was_nan_before_may_stay_so():
+    image = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    image[2, 3] = np.nan
+    made = augmented([A.RandomGamma(p=1), A.ToGray(num_output_channels=3, p=1)], np.stack([image] * 3, -1))
+    assert np.array_equal(np.isnan(made), np.isnan(np.stack([image] * 3, -1)))
 
 
 class Halved(A.ImageOnlyTransform):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from data_sets import write_raster
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 from autotune.data.apply import prepare
 from autotune.data.build import make_loader
@@ -17,12 +18,14 @@ from autotune.data.datasets.cityscapes import CityscapesDataset
 from autotune.data.datasets.forest_gap import ForestGapDataset, HeightGapDataset
 from autotune.data.datasets.general_factories import images
 from autotune.data.datasets.general_images import ImageDataset
+from autotune.data.datasets.memory_efficient import MemoryEfficientDataset
 from autotune.data.datasets.tif_factories import ldm_tif, vae_tif
 from autotune.data.datasets.tif_images import TifImageDataset
 from autotune.data.device_stage import device_transform_of
 from autotune.data.facts import declared_structure, describe_sample
-from autotune.data.fingerprint import source_fingerprint
+from autotune.data.fingerprint import device_transform_digest, source_fingerprint
 from autotune.data.transforms.device_normalization import NormalizesByMask, NormalizesImages
+from autotune.data.transforms.normalization import Normalization
 from autotune.errors import SpecError
 from autotune.loaders.factory import create_train_val_datasets
 from autotune.spec import LoaderConfig
@@ -63,7 +66,14 @@ def make(tmp_path):
                 Image.fromarray(pixels).save(folder / f"bonn_000000_{number:06d}_{suffix}.png")
         return tmp_path
 
-    files = {"forest": rasters, "windows": rasters, "heights": rasters, "images": photographs, "scenes": scenes}
+    files = {
+        "forest": rasters,
+        "windows": rasters,
+        "heights": rasters,
+        "images": photographs,
+        "memory": photographs,
+        "scenes": scenes,
+    }
     makers = {
         "forest": lambda found, **more: ForestGapDataset(*found, normalization="z_score", fill=-3.0, **more),
         "windows": lambda found, **more: ForestGapDataset(
@@ -73,6 +83,7 @@ def make(tmp_path):
             found[0], normalization="robust", window=8, fill=7.0, ignore_index=9, **more
         ),
         "images": lambda found, **more: ImageDataset(found, 16, **more),
+        "memory": lambda found, **more: MemoryEfficientDataset(found, image_size=16, **more),
         "scenes": lambda found, **more: CityscapesDataset(found, size=(8, 8), **more),
         "scenes last": lambda found, **more: CityscapesDataset(found, size=(8, 8), channels="last", **more),
         "tif": lambda _, **more: vae_tif(count=5, size=40, patch_size=(24, 24), **more),
@@ -86,7 +97,7 @@ def make(tmp_path):
     return made
 
 
-NAMES = ("forest", "windows", "heights", "images", "scenes", "scenes last", "tif", "tif pairs")
+NAMES = ("forest", "windows", "heights", "images", "memory", "scenes", "scenes last", "tif", "tif pairs")
 
 
 def batches(dataset, arguments=None):
@@ -135,14 +146,50 @@ def test_archives_and_caches_hold_raw_samples_and_pass_it_on(make, tmp_path, nam
 def test_statistics_are_no_part_of_what_is_stored_where_the_device_normalises(make):
     for name, one, other in (
         ("images", {"mean": (0.1, 0.2, 0.3)}, {"mean": (0.4, 0.5, 0.6)}),
-        ("forest", {}, None),
+        ("forest", {}, Normalization.fixed((1.0, 2.0), (3.0, 4.0))),
     ):
         maker = make(name)
         for place, same in (("device", True), ("loader", False)):
             first = maker(normalize_on=place, **one)
-            second = maker(normalize_on=place, **other) if other else first.with_normalization(None)
+            by_setting = isinstance(other, dict)
+            second = maker(normalize_on=place, **other) if by_setting else first.with_normalization(other)
             assert (source_fingerprint(first) == source_fingerprint(second)) is same
     assert source_fingerprint(maker()) != source_fingerprint(maker(normalize_on="device"))
+
+
+def test_what_is_put_where_nothing_was_measured_is_part_of_what_is_stored(make):
+    for name in ("forest", "heights"):
+        dataset = make(name)(normalize_on="device")
+        plain = dataset.with_normalization(None)
+        assert dataset[0][0].isnan().any() != plain[0][0].isnan().any()
+        assert source_fingerprint(dataset) != source_fingerprint(plain)
+
+
+@pytest.mark.parametrize("name", ["forest", "heights"])
+@pytest.mark.parametrize("place", ["loader", "device"])
+def test_statistics_that_are_set_later_are_those_that_samples_are_normalised_by(make, name, place):
+    train, dataset = (make(name)(normalize_on=place) for _ in range(2))
+    bands = dataset.band_count
+    dataset.normalization = Normalization.fixed([5.0] * bands, [2.0] * bands)
+    expected = train.with_normalization(dataset.normalization)
+    assert_close(batches(dataset), batches(expected))
+    assert (source_fingerprint(dataset) == source_fingerprint(train)) is (place == "device")
+    assert dataset.device_transform == expected.device_transform != train.device_transform or place == "loader"
+    with pytest.raises(SpecError, match="statistics of 3 bands"):
+        dataset.normalization = Normalization.fixed([5.0] * 3, [2.0] * 3)
+    assert dataset.normalization == expected.normalization
+
+
+def test_samples_are_those_of_the_fingerprint_whatever_is_set_for_the_device(make):
+    dataset = make("images")()
+    before, digest = dataset[0][0], source_fingerprint(dataset)
+    for name in ("mean", "std"):
+        with pytest.raises(AttributeError):
+            setattr(dataset, name, (0.1, 0.1, 0.1))
+    dataset.device_transform = torch.neg
+    assert torch.equal(dataset[0][0], before)
+    assert source_fingerprint(dataset) == digest
+    assert declared_structure(dataset) == describe_sample(dataset[0])
 
 
 def test_bytes_on_their_way_to_the_device_are_a_quarter():
@@ -211,9 +258,16 @@ def test_batches_of_another_form_are_refused_with_the_way_out():
 
 def test_it_is_the_same_in_another_process_and_equal_by_its_settings():
     made = NormalizesImages([1.0, 2.0], [3.0, 4.0], missing=float("nan"))
-    made(torch.zeros(1, 2, 3, 3))
+    dataset = TensorDataset(torch.zeros(4, 2, 3, 3))
+    dataset.device_transform = made
+    digest = device_transform_digest(dataset)
+    assert digest is not None
+    normal = made(torch.zeros(1, 2, 3, 3))
+    assert device_transform_digest(dataset) == digest
     again = pickle.loads(pickle.dumps(made))
     assert again == made
+    for other in (again, copy.copy(made)):
+        assert torch.equal(other(torch.zeros(1, 2, 3, 3)), normal)
     assert hash(again) == hash(made)
     assert again != NormalizesImages([1.0, 2.0], [3.0, 4.0])
     assert NormalizesByMask(2) == NormalizesByMask(2) != NormalizesByMask(1)

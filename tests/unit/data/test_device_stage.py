@@ -3,6 +3,7 @@
 import functools
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, random_split
@@ -121,7 +122,8 @@ def test_a_dataset_without_one_or_with_none_has_none():
 
 
 def test_parts_that_share_batches_must_agree(folder):
-    alike = ConcatDataset([Scaled(folder), Subset(Scaled(folder), range(3))])
+    whole = Scaled(folder)
+    alike = ConcatDataset([whole, Subset(whole, range(3))])
     assert torch.equal(device_transform_of(alike)(torch.ones(1)), torch.full((1,), 2.0))
     for other in (Scaled(folder, factor=3.0), ScaledOtherwise(folder), Bare()):
         mixed = ConcatDataset([Scaled(folder), other])
@@ -129,6 +131,88 @@ def test_parts_that_share_batches_must_agree(folder):
             device_transform_of(mixed)
         mixed.device_transform = halved
         assert device_transform_of(Subset(mixed, [0])) is halved
+
+
+class Centred(Bare):
+    """Takes off what it holds, by way of a method and a property; the rest changes nothing."""
+
+    def __init__(self, mean, length=12):
+        self.mean, self.length, self.handle = mean, length, object()
+
+    def __len__(self):
+        return self.length
+
+    @property
+    def centre(self):
+        return torch.as_tensor(self.mean)
+
+    def centred(self, batch):
+        return batch - self.centre
+
+    def device_transform(self, batch):
+        return self.centred(batch)
+
+
+class ByAnotherObject(Bare):
+    """Holds an object that takes something off, with no comparison of its own."""
+
+    def __init__(self, mean):
+        self.device_transform = TakesOff(mean)
+
+
+class TakesOff:
+    def __init__(self, mean):
+        self.mean = mean
+
+    def __call__(self, batch):
+        return batch - self.mean
+
+
+class ByAModule(Bare):
+    def __init__(self, mean):
+        self.device_transform = torch.nn.Linear(1, 1)
+        torch.nn.init.constant_(self.device_transform.weight, float(torch.as_tensor(mean).sum()))
+        torch.nn.init.zeros_(self.device_transform.bias)
+
+
+MEANS = [
+    (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])),
+    (np.array([1.0, 2.0]), np.array([1.0, 3.0])),
+    ([torch.tensor(1.0)], [torch.tensor(3.0)]),
+    (1.0, 3.0),
+]
+
+
+@pytest.mark.parametrize("kind", [ByAnotherObject, ByAModule])
+@pytest.mark.parametrize(("mean", "other"), MEANS, ids=lambda mean: type(mean).__name__)
+def test_parts_agree_by_the_state_of_their_objects(kind, mean, other):
+    alike = ConcatDataset([kind(mean), kind(pickle.loads(pickle.dumps(mean)))])
+    assert device_transform_of(alike) == alike.datasets[0].device_transform
+    with pytest.raises(SpecError, match="set device_transform on the ConcatDataset itself"):
+        device_transform_of(ConcatDataset([kind(mean), kind(other)]))
+
+
+def test_methods_of_two_datasets_are_different_whatever_they_hold():
+    one = Centred(1.0)
+    assert device_transform_of(ConcatDataset([Subset(one, [0]), one])) == one.device_transform
+    for other in (Centred(1.0), Centred(torch.tensor(3.0))):
+        with pytest.raises(SpecError, match="must have equal device transforms"):
+            device_transform_of(ConcatDataset([one, other]))
+
+
+@pytest.mark.parametrize("make", [lambda: torch.eye(2).to_sparse(), object])
+def test_what_cannot_be_compared_is_different_unless_it_is_one_object(make):
+    one, same, other = (ByAnotherObject(make()) for _ in range(3))
+    same.device_transform = one.device_transform
+    assert device_transform_of(ConcatDataset([one, same])) is one.device_transform
+    with pytest.raises(SpecError, match="must have equal device transforms"):
+        device_transform_of(ConcatDataset([one, other]))
+
+
+def test_modules_of_torch_are_told_apart_by_their_class():
+    one, other = Bare(), Bare()
+    one.device_transform, other.device_transform = torch.nn.Tanh(), torch.nn.Sigmoid()
+    assert device_transform_digest(one) != device_transform_digest(other)
 
 
 def test_one_of_the_subset_itself_counts_before_the_one_inside(folder):
@@ -163,6 +247,8 @@ def test_measurements_are_told_apart_by_it(folder):
     variants = (made, ScaledOtherwise(folder), Scaled(folder, factor=3.0), by_attribute, by_partial)
     digests = {sent_source({"dataset": dataset}).digest() for dataset in variants}
     assert len(digests) == len(variants)
+    centred = {device_transform_digest(Centred(mean)) for pair in MEANS for mean in pair}
+    assert len(centred) == 2 * len(MEANS)
     again = pickle.loads(pickle.dumps(by_attribute))
     assert device_transform_digest(again) == device_transform_digest(by_attribute)
     assert sent_source({"dataset": Scaled(folder)}) == sent_source({"dataset": Subset(made, [0]).dataset})

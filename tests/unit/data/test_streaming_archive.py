@@ -124,8 +124,7 @@ def test_order_depends_on_seed_and_epoch_and_nothing_else(numbers):
     assert epochs[0] == first
     assert len(set(map(tuple, epochs))) == 3
     dataset.set_epoch(1)
-    assert order_of(dataset) == epochs[1]
-    assert order_of(dataset) == epochs[1]
+    assert [order_of(dataset) for _ in range(2)] == epochs[1:], "later passes go on from an epoch that was set"
 
 
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
@@ -220,6 +219,16 @@ def test_augmentation_varies_from_epoch_to_epoch_without_set_epoch(workers, tmp_
     FORMATS["tar"].build(dataset, tmp_path, stored="encoded")
     opened = StreamedArchive(dataset, FORMATS["tar"].open(tmp_path), encoded=True)
     for epoch in range(2):
+        found = sorted(float(sample) for sample in DataLoader(opened, batch_size=None, num_workers=workers))
+        expected = [float(dataset.augment(dataset[index], augment_generator(0, epoch, index))) for index in range(6)]
+        assert found == sorted(expected)
+
+
+def test_workers_of_a_pass_share_its_epoch_whatever_number_of_them_there_was_before(tmp_path):
+    dataset = OwnAugment()
+    FORMATS["tar"].build(dataset, tmp_path, stored="encoded")
+    opened = StreamedArchive(dataset, FORMATS["tar"].open(tmp_path), encoded=True)
+    for epoch, workers in enumerate((0, 2, 1, 3)):
         found = sorted(float(sample) for sample in DataLoader(opened, batch_size=None, num_workers=workers))
         expected = [float(dataset.augment(dataset[index], augment_generator(0, epoch, index))) for index in range(6)]
         assert found == sorted(expected)

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import random
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,6 +229,23 @@ def test_a_relative_path_and_an_absolute_one_are_the_same_data(folder, monkeypat
     fingerprints = {source_fingerprint(kind(path, **settings)) for path in (name, f"./{name}", folder.parent / name)}
     assert len(fingerprints) == 1
     assert None not in fingerprints
+
+
+class LabelledByPath(ImageDataset):
+    """Labels images by where they lie under the path that it was given."""
+
+    def read(self, index):
+        image, _ = super().read(index)
+        place = Path(self.path_of(index)).relative_to(self.data_path)
+        return image, str(len(place.parts)).encode()
+
+
+def test_another_path_to_the_same_files_is_other_data_where_samples_may_go_by_it(folder):
+    (folder / "dog").rename(folder.parent / "dog")
+    above, inside = LabelledByPath(folder, 16), LabelledByPath(folder / "cat", 16)
+    assert above.path_of(0) == inside.path_of(0)
+    assert (int(above[0][1]), int(inside[0][1])) == (2, 1)
+    assert source_fingerprint(above) != source_fingerprint(inside)
 
 
 def test_other_files_of_equal_content_are_other_data(folder, tmp_path):

@@ -230,6 +230,17 @@ def test_a_benchmark_of_passes_leaves_later_loaders_counting_by_themselves():
     assert [values(later) for _ in range(2)] == [augmented(0), augmented(1)]
 
 
+def test_validation_in_the_middle_of_an_epoch_leaves_that_of_training_alone():
+    train, val = random_split(Augmented(), [COUNT - 8, 8])
+    training, validation = (EfficientDataLoader(part, settings(shuffle=part is train)) for part in (train, val))
+    for epoch in range(3):
+        for batch in training:
+            assert set(batch.tolist()) <= set(augmented(epoch))
+            assert set(values(validation)) <= set(augmented(epoch))
+    validation.set_epoch(7)
+    assert set(values(validation)) <= set(augmented(7))
+
+
 # Several processes
 
 

@@ -89,7 +89,7 @@ def test_full_batches_and_the_last_one_are_counted(make, batch_size):
     ],
 )
 def test_a_batch_by_itself_is_counted(batch, batch_size, samples):
-    assert (SampleCounter(batch_size)(batch) or batch_size) == samples
+    assert SampleCounter(batch_size).or_full(batch) == samples
 
 
 @pytest.mark.parametrize(
@@ -144,3 +144,18 @@ def test_stacked_batches_are_counted_by_their_first_dimension(count, batch_size,
     counter = SampleCounter(batch_size)
     loader = DataLoader(Texts(count, [length]), batch_size=batch_size, collate_fn=default_collate)
     assert sum(counter(batch) for batch in loader) == count
+
+
+@pytest.mark.parametrize(
+    ("batch", "batch_size", "samples"),
+    [
+        ((labels(64), labels(5000), labels(64)), 64, 64),  # texts end to end, with their offsets
+        ([zeros(8, 16), zeros(40, 16)], 8, 8),
+        ({"tokens": zeros(1000), "lengths": labels(8)}, 8, 8),
+        (zeros(1000, 4), 8, 8),
+        (zeros(0, 3), 8, 0),
+    ],
+)
+def test_rows_that_are_no_samples_are_not_counted(batch, batch_size, samples):
+    counter = SampleCounter(batch_size)
+    assert [counter.or_full(batch) for _ in range(3)] == [samples] * 3

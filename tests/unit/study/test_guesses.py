@@ -28,12 +28,12 @@ DECODING = Profile(
 )  # fmt: skip
 
 
-def guessed(profile, limit_bytes=GIB, budget_s=3600.0):
+def guessed(profile, limit_bytes=GIB, budget_s=3600.0, space=SPACE):
     memory = MemoryModel(INSPECTION, limit_bytes=limit_bytes, profile=profile)
     forecast = Forecast(
-        memory=memory, preparation=Preparation(SPACE, profile, budget_s=budget_s, samples=DATASET.length)
+        memory=memory, preparation=Preparation(space, profile, budget_s=budget_s, samples=DATASET.length)
     )
-    return Guesses(SPACE, profile, forecast)
+    return Guesses(space, profile, forecast)
 
 
 def test_without_a_probe_nothing_is_guessed():
@@ -87,6 +87,14 @@ def test_a_cache_of_a_part_is_no_guess_where_the_whole_may_be_cached():
     fractions = {one.cache_fraction for one in SPACE.points}
     assert fractions > {None, 1.0}
     assert {one.cache_fraction for one in guessed(DECODING).first()} <= {None, 1.0}
+
+
+def test_a_part_is_a_guess_where_the_whole_takes_too_much_of_the_budget():
+    # 600 samples of 2 ms, in five runs: 6 s for the whole, 3 s for the half
+    files = Space(SpaceSpec(batch_size=(32,), num_workers=(0,), archive=("files",)), INSPECTION)
+    short, long = guessed(DECODING, budget_s=8.0, space=files), guessed(DECODING, budget_s=60.0, space=files)
+    assert short.first()[0].cache_fraction == 0.5
+    assert long.first()[0].cache_fraction == 1.0
 
 
 def test_of_sizes_that_the_estimate_holds_for_equal_the_usual_one_comes_first():

@@ -59,9 +59,31 @@ def test_what_takes_over_half_of_the_budget_is_refused_with_the_way_out():
     assert prepared(101.0).breach(cached) is None
 
 
-def test_nothing_is_refused_where_nothing_at_all_could_be_prepared_in_time():
+def test_nothing_is_refused_where_a_space_has_nothing_else_that_could_be_ready_in_time():
     pinned = Space(SpaceSpec(batch_size=(32,), cache=("memory",), archive=("files",)), INSPECTION)
     assert prepared(1.0, space=pinned).left_out() == []
+
+
+def test_on_a_large_dataset_every_archive_and_cache_is_refused_and_workers_are_left():
+    times = prepared(300.0, samples=1_280_000)
+    left = set(SPACE.points) - set(times.left_out())
+    assert left
+    assert all(one.archive == "files" and one.cache == "none" for one in left)
+    assert any(one.num_workers for one in left)
+
+
+def test_a_disk_cache_that_was_filled_costs_nothing_more():
+    times, kept = prepared(12.0), config(cache="disk", cache_fraction=1.0)
+    assert times.breach(kept) is not None
+    times.learn(measured_record(kept, 100.0))
+    assert times.seconds(kept) == 0.0
+
+
+def test_a_memory_cache_is_charged_for_what_can_fit():
+    large = Inspection.model_validate({**INSPECTION.model_dump(), "sample_bytes": MACHINE.memory_bytes // 10})
+    space = Space(SpaceSpec(batch_size=(32,), cache=("none", "memory"), archive=("files",)), large)
+    whole = config(cache="memory", cache_fraction=1.0)
+    assert Preparation(space, PROFILE, budget_s=60.0, samples=10**6).seconds(whole) < 5 * 11 * 0.02
 
 
 def test_without_a_probe_or_a_length_nothing_is_known_and_nothing_refused():
@@ -73,5 +95,4 @@ def test_without_a_probe_or_a_length_nothing_is_known_and_nothing_refused():
 def test_the_default_is_never_refused_and_a_longer_budget_refuses_no_more(budget_s, samples):
     short, long = prepared(budget_s, samples), prepared(2 * budget_s, samples)
     assert short.breach(config()) is None
-    if short.left_out():
-        assert set(long.left_out()) <= set(short.left_out())
+    assert set(long.left_out()) <= set(short.left_out())

@@ -189,6 +189,28 @@ def test_what_keeps_its_limits_is_handed_out_where_the_default_breaks_them_at_ev
     assert decision.config == summary.best
 
 
+def test_a_deployed_configuration_that_breaks_a_limit_now_is_not_handed_out_again(make_bench):
+    first = make_bench(npy_is_faster).run()
+    assert first.best.archive == "npy"
+
+    def now(config):
+        return OVER if config == first.best or config.num_workers == 0 else (100.0 + config.num_workers,)
+
+    bench = make_bench(now, seed=5)  # another workload seed: nothing is known, the decision is
+    bench.run()
+    (newest, *_) = bench.store.decisions("s")
+    assert newest.config != first.best
+
+
+def test_a_study_that_is_too_short_for_a_race_runs_the_best_two_once_more(make_bench):
+    bench = make_bench(lambda config: (300.0,) if config.archive == "npy" else (250.0,), budget="60s", noise=0.0)
+    bench.run()
+    raced = [record for record in bench.store.records("s") if record.phase == "race"]
+    assert len(raced) == 2
+    (decision,) = bench.store.decisions("s")
+    assert any("ran once more" in note for note in decision.notes)
+
+
 # What costs no process
 
 
