@@ -216,12 +216,14 @@ class _Phases:
 
         A default that was measured at batch size 32 alone is taken to another size by the estimate.
         """
-        ledger, space, rates = self._runs.ledger, self._setting.space, self._rates
+        ledger, rates = self._runs.ledger, self._rates
+        accelerated = self._setting.inspection.machine.has_accelerator
         best = ledger.best()
         if best is None or best.measurement is None:
             return 1.0
         wanted, usual = (
-            space.nearest(LoaderConfig.torch_default(size)) for size in (best.config.batch_size, REFERENCE_BATCH_SIZE)
+            LoaderConfig.torch_default(size).canonical(has_accelerator=accelerated)
+            for size in (best.config.batch_size, REFERENCE_BATCH_SIZE)
         )
         for default, scale in ((wanted, 1.0), (usual, rates.get(wanted, 0.0) / rates.get(usual, math.inf))):
             known = ledger.get(default)
