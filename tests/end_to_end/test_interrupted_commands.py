@@ -19,7 +19,8 @@ budget: {time: 120s, trials: 50}
 time_cap_s: 0.5
 confirm_time_cap_s: 0.5
 """
-MAIN = "from autotune.cli import main; main()"
+# a job in the background of a shell without job control inherits that Ctrl-C is ignored; a terminal's does not
+MAIN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from autotune.cli import main; main()"
 GOES_ON = "stopped; finished trials are kept, the same command goes on from here"
 
 
