@@ -15,8 +15,8 @@ from autotune.data.archives.store import OpenedArchive, open_or_build, stored_fo
 from autotune.data.caches import CACHE_MODES
 from autotune.data.caches._base import CachedDataset
 from autotune.data.decoders import with_decoder
-from autotune.data.fixed_layout import collate_whole
 from autotune.data.streaming import StreamedArchive
+from autotune.data.whole_batch import collate_whole
 from autotune.data.wrapped import WrappedDataset
 from autotune.errors import SpecError
 from autotune.spec import LoaderConfig

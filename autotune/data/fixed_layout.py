@@ -5,43 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import default_collate, get_worker_info
+from torch.utils.data import get_worker_info
 
+from autotune.data.batch_buffers import BatchBuffers
 from autotune.data.samples import Leaf, Skeleton, put_together, take_apart
+from autotune.data.whole_batch import WholeBatch
 
 ByteBlock = npt.NDArray[np.uint8]
 """Rows of one leaf as bytes, shape `(samples, row_bytes)`."""
 
 _NOT_COLLATED = {"none", "bigint", "complex", "str", "bytes"}
-
-
-class WholeBatch(list[Any]):
-    """A list of samples that also knows what `default_collate` would make of it.
-
-    Attributes:
-        collated: The finished batch, sharing memory with the samples.
-    """
-
-    collated: Any
-
-    def __init__(self, samples: list[Any], collated: Any) -> None:
-        super().__init__(samples)
-        self.collated = collated
-
-    def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
-        """Travel as a plain list: the collated batch is of use only where it was read."""
-        return list, (list(self),)
-
-
-def collate_whole(batch: Any) -> Any:
-    """Collate as torch does by default, without the copy where the batch was read as a whole."""
-    return batch.collated if isinstance(batch, WholeBatch) else default_collate(batch)
 
 
 @dataclass(frozen=True)
@@ -68,7 +47,7 @@ class FixedLayout:
         """Give the layout of a sample."""
         return cls.of_parts(*take_apart(sample))
 
-    @property
+    @cached_property
     def row_bytes(self) -> tuple[int, ...]:
         """Bytes of one sample in each leaf."""
         return tuple(
@@ -96,12 +75,13 @@ class FixedLayout:
         leaves = zip(blocks, self.dtypes, self.shapes, strict=True)
         return put_together(self.tree, [self._typed(block[row].copy(), dtype, shape) for block, dtype, shape in leaves])
 
-    def gather(self, blocks: Sequence[ByteBlock], rows: npt.NDArray[np.int64]) -> list[Any]:
+    def gather(self, blocks: Sequence[ByteBlock], rows: npt.NDArray[np.int64], buffers: BatchBuffers) -> list[Any]:
         """Rebuild the samples of a whole batch with one gather for each leaf.
 
         Args:
             blocks: Rows of each leaf, uint8 `(samples, row_bytes)`.
             rows: Rows in the order of the batch, all of them there.
+            buffers: What is gathered into.
         """
 
         # One thread: torch's parallel gather is 20 % faster on idle cores and 100 times slower on busy ones.
@@ -109,23 +89,25 @@ class FixedLayout:
         def take(place: int, out: ByteBlock) -> None:
             np.take(blocks[place], rows, axis=0, out=out, mode="clip")
 
-        return self.collect(len(rows), take)
+        return self.collect(len(rows), take, buffers)
 
-    def collect(self, count: int, copy: Callable[[int, ByteBlock], None]) -> list[Any]:
+    def collect(self, count: int, copy: Callable[[int, ByteBlock], None], buffers: BatchBuffers) -> list[Any]:
         """Rebuild the samples of a whole batch whose rows `copy` knows where to find.
 
         Args:
             count: Number of samples.
             copy: Called with the number of each leaf and the rows to copy its bytes into.
+            buffers: What is copied into, outside of workers.
         """
         leaves: list[_Gathered] = []
         leaf_facts = zip(self.dtypes, self.shapes, self.row_bytes, strict=True)
         for place, (dtype, shape, row_bytes) in enumerate(leaf_facts):
-            taken = _fresh_bytes(count, row_bytes)
-            copy(place, taken.numpy())
-            leaves.append(_Gathered(self._typed(taken.numpy(), dtype, (count, *shape)), taken))
-        samples = _split(self.tree, iter(leaves), count)
-        return WholeBatch(samples, _join(self.tree, iter(leaves))) if self._collates else samples
+            taken = _memory(buffers, place, count * row_bytes).view(count, row_bytes)
+            rows = taken.numpy()
+            copy(place, rows)
+            leaves.append(_Gathered(self._typed(rows, dtype, (count, *shape)), taken))
+        split = partial(_split, self.tree, leaves, count)
+        return WholeBatch(_join(self.tree, iter(leaves)), split) if self._collates else split()
 
     @cached_property
     def _collates(self) -> bool:
@@ -154,26 +136,29 @@ class _Gathered(NamedTuple):
         return self.data.view(-1).view(dtype).reshape(self.array.shape)
 
 
-def _fresh_bytes(rows: int, row_bytes: int) -> torch.Tensor:
+def _memory(buffers: BatchBuffers, leaf: int, size_bytes: int) -> torch.Tensor:
     if get_worker_info() is None:
-        return torch.empty((rows, row_bytes), dtype=torch.uint8)
+        return buffers.take(leaf, size_bytes)
     # As torch's own collate does in a worker: what is written here is not copied again on its way out.
-    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(  # type: ignore[no-untyped-call]  # noqa: SLF001
-        max(1, rows * row_bytes)
-    )
-    return torch.empty(0, dtype=torch.uint8).set_(storage)[: rows * row_bytes].reshape(rows, row_bytes)
+    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(max(1, size_bytes))  # type: ignore[no-untyped-call]  # noqa: SLF001
+    return torch.empty(0, dtype=torch.uint8).set_(storage)[:size_bytes]
 
 
-def _split(tree: Skeleton, leaves: Iterator[_Gathered], count: int) -> list[Any]:
-    """Give the samples of a batch, column by column."""
+def _split(tree: Skeleton, leaves: Sequence[_Gathered], count: int) -> list[Any]:
+    """Give the samples of a batch."""
+    return _column(tree, iter(leaves), count)
+
+
+def _column(tree: Skeleton, leaves: Iterator[_Gathered], count: int) -> list[Any]:
+    """Give one part of all samples, column by column."""
     name = tree[0]
     if name in ("tuple", "list"):
-        columns = [_split(child, leaves, count) for child in tree[1]]
+        columns = [_column(child, leaves, count) for child in tree[1]]
         rows: list[Any] = list(zip(*columns, strict=True)) if columns else [()] * count
         return rows if name == "tuple" else [list(row) for row in rows]
     if name == "dict":
         keys = [bool(key[1]) if key[0] == "bool" else key[1] for key, _ in tree[1]]
-        columns = [_split(child, leaves, count) for _, child in tree[1]]
+        columns = [_column(child, leaves, count) for _, child in tree[1]]
         return [dict(zip(keys, row, strict=True)) for row in (zip(*columns, strict=True) if keys else [()] * count)]
     if name in ("none", "bigint"):
         return [put_together(tree, []) for _ in range(count)]

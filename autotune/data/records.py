@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from autotune.data.batch_buffers import BatchBuffers
 from autotune.data.fixed_layout import ByteBlock, FixedLayout, row_of
 from autotune.data.samples import Leaf, Skeleton, put_together, take_apart
 from autotune.errors import ArchiveDamagedError
@@ -79,8 +80,8 @@ def unpack(block: bytes | memoryview, *, check: bool = False) -> Any:
     raise ArchiveDamagedError(f"a stored sample begins with {magic!r}, which is none of ours; build it again")
 
 
-def unpack_all(blocks: Sequence[memoryview]) -> list[Any]:
-    """Rebuild the samples of a whole batch, gathered at once where they share a layout.
+def unpack_all(blocks: Sequence[memoryview], buffers: BatchBuffers) -> list[Any]:
+    """Rebuild the samples of a whole batch, gathered at once into `buffers` where they share a layout.
 
     Raises:
         ArchiveDamagedError: A block is not one.
@@ -98,7 +99,7 @@ def unpack_all(blocks: Sequence[memoryview]) -> list[Any]:
             rows[row * size : (row + 1) * size] = block[first:last]
 
     try:
-        return layout.collect(len(blocks), copy)
+        return layout.collect(len(blocks), copy, buffers)
     except _BROKEN as error:
         raise ArchiveDamagedError(f"stored samples cannot be put together: {error}; build them again") from error
 

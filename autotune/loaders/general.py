@@ -20,8 +20,8 @@ from autotune.data.datasets.texts import TextDataset, Tokenizer
 from autotune.data.datasets.windows import Size
 from autotune.data.device_stage import device_transform_of
 from autotune.data.distributed_epoch_sampler import DistributedEpochSampler
-from autotune.data.fixed_layout import collate_whole
 from autotune.data.stages import begin_epoch
+from autotune.data.whole_batch import collate_whole
 from autotune.loaders.collating import NO_BATCH, CustomCollateFn, SkippingCollate
 from autotune.loaders.general_bottom import broken_files, leaves_out, leaving_out, loaded
 from autotune.loaders.general_config import DataLoaderConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -17,10 +18,12 @@ _STRETCHES = 3
 """Stretches of which the fastest counts: a bound that a busy moment lowered would be none."""
 
 Collate = Callable[[list[Any]], Any]
+Memory = Callable[[int, int], torch.Tensor]
+"""Gives uint8 memory for a leaf of a batch by its number and its bytes."""
 
 
 class MemoryStore:
-    """Samples in memory, of which whole batches are gathered into fresh tensors.
+    """Samples in memory, of which whole batches are gathered.
 
     Where all samples have one layout and the usual collating, a batch is one selection from each stacked
     tensor; otherwise the samples of the batch are collated.
@@ -39,12 +42,12 @@ class MemoryStore:
         self._stacked = _stacked(self._samples, rows) if collate is None else None
         self._rows = rows if self._stacked is not None else len(self._samples)
 
-    def gather(self, batch_size: int) -> Any:
+    def gather(self, batch_size: int, memory: Memory) -> Any:
         """Give a batch of random samples."""
         places = torch.randint(self._rows, (batch_size,), generator=self._generator)
         if self._stacked is not None:
             with _one_thread():
-                return _selected(self._stacked, places)
+                return _selected(self._stacked, places, _Leaves(memory))
         return self._collate([self._samples[place] for place in places.tolist()])
 
 
@@ -54,6 +57,7 @@ def bound_samples_per_s(
     *,
     batch_size: int,
     seconds: float,
+    memory: Memory,
     after_batch: Callable[[], None],
     synchronise: Callable[[], None],
     clock: Callable[[], float] = perf_counter,
@@ -65,19 +69,21 @@ def bound_samples_per_s(
         consume: Takes each batch.
         batch_size: Samples in a batch.
         seconds: How long, at least; at least a batch a stretch.
+        memory: Gives what batches are gathered into, as readers have it: where loaders use theirs again, fresh memory
+            would make the bound lower than what they reach.
         after_batch: Checks memory.
         synchronise: Waits until the device has done its work.
         clock: Monotonic clock in seconds.
     """
     for _ in range(_WARM_BATCHES):
-        consume(store.gather(batch_size))
+        consume(store.gather(batch_size, memory))
         after_batch()
     rates = []
     for _ in range(_STRETCHES):
         synchronise()
         started_s, batches = clock(), 0
         while not batches or clock() - started_s < seconds / _STRETCHES:
-            consume(store.gather(batch_size))
+            consume(store.gather(batch_size, memory))
             after_batch()
             batches += 1
         synchronise()
@@ -105,7 +111,7 @@ def _stacked(samples: list[Any], rows: int) -> Any | None:
     if not _all_tensors(batch):
         return None
     places = torch.arange(rows) % len(samples)
-    return _selected(batch, places)
+    return _selected(batch, places, _Leaves(_fresh))
 
 
 def _all_tensors(batch: Any) -> bool:
@@ -116,11 +122,29 @@ def _all_tensors(batch: Any) -> bool:
     return all(_all_tensors(part) for part in (batch.values() if isinstance(batch, dict) else batch))
 
 
-def _selected(batch: Any, places: torch.Tensor) -> Any:
+def _fresh(_: int, size_bytes: int) -> torch.Tensor:
+    return torch.empty(size_bytes, dtype=torch.uint8)
+
+
+class _Leaves:
+    """Selects from one tensor of a batch after the other."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._leaf = 0
+
+    def select(self, tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        shape = (len(places), *tensor.shape[1:])
+        memory = self._memory(self._leaf, math.prod(shape) * tensor.element_size())
+        self._leaf += 1
+        return torch.index_select(tensor, 0, places, out=memory.view(tensor.dtype).view(shape))
+
+
+def _selected(batch: Any, places: torch.Tensor, leaves: _Leaves) -> Any:
     if isinstance(batch, torch.Tensor):
-        return batch.index_select(0, places)
+        return leaves.select(batch, places)
     if isinstance(batch, dict):
-        return {key: _selected(part, places) for key, part in batch.items()}
+        return {key: _selected(part, places, leaves) for key, part in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_selected(part, places) for part in batch))
-    return type(batch)(_selected(part, places) for part in batch)
+        return type(batch)(*(_selected(part, places, leaves) for part in batch))
+    return type(batch)(_selected(part, places, leaves) for part in batch)

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from autotune.constants import PROBE_PIECE_S, PROBE_SAMPLES_S
+from autotune.data.batch_buffers import BatchBuffers
 from autotune.data.build import make_loader
 from autotune.data.decoders import offered_decoders, with_decoder
 from autotune.data.facts import sample_nbytes
@@ -288,8 +289,8 @@ def _look_at(
     found.consume_s[batch_size] = _typical(consumed_s)
     found.consume_cpu_s[batch_size] = _typical(cpu_s)
     rate = bound_samples_per_s(
-        store, consume, batch_size=batch_size, seconds=PROBE_PIECE_S, after_batch=around.after_batch,
-        synchronise=around.synchronise,
+        store, consume, batch_size=batch_size, seconds=PROBE_PIECE_S, memory=BatchBuffers().take,
+        after_batch=around.after_batch, synchronise=around.synchronise,
     )  # fmt: skip
     found.bounds_s[batch_size] = batch_size / rate
     found.gather_s[batch_size] = max(0.0, batch_size / rate - found.consume_s[batch_size])

@@ -24,7 +24,7 @@ from autotune.data.apply import prepare
 from autotune.data.build import make_loader
 from autotune.data.caches import CACHE_MODES, CachedDataset
 from autotune.data.facts import samples_equal
-from autotune.data.fixed_layout import collate_whole
+from autotune.data.whole_batch import collate_whole
 from autotune.errors import ArchiveError, CapacityError, RandomSamplesError, SpecError
 from autotune.spec import LoaderConfig
 

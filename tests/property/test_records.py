@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch.utils.data import default_collate
 
+from autotune.data.batch_buffers import BatchBuffers
 from autotune.data.facts import samples_equal
-from autotune.data.fixed_layout import WholeBatch, collate_whole
 from autotune.data.records import pack_parts, pack_sample, unpack, unpack_all
+from autotune.data.whole_batch import WholeBatch, collate_whole
 from autotune.errors import ArchiveDamagedError, ArchiveError
 
 DTYPES = st.sampled_from(["?", "i1", "<u2", ">i4", "<i8", "<f2", "<f4", ">f8", "<c8", "U3", "S4", "M8[s]", "m8[D]"])
@@ -75,7 +76,7 @@ def test_what_comes_back_is_fresh(sample):
 @given(st.lists(SAMPLES, min_size=1, max_size=3), st.booleans())
 def test_batch_equals_its_samples_one_by_one(samples, same):
     samples = [samples[0]] * len(samples) if same else samples
-    batch = unpack_all([memoryview(pack_sample(sample)) for sample in samples])
+    batch = unpack_all([memoryview(pack_sample(sample)) for sample in samples], BatchBuffers())
     assert samples_equal(list(batch), samples)
     if isinstance(batch, WholeBatch):
         assert samples_equal(collate_whole(batch), default_collate(samples))
@@ -83,12 +84,14 @@ def test_batch_equals_its_samples_one_by_one(samples, same):
 
 @given(st.lists(PARTS, max_size=3))
 def test_batch_of_original_bytes_equals_its_samples_one_by_one(parts):
-    assert unpack_all([memoryview(pack_parts(part)) for part in parts]) == [tuple(part) for part in parts]
+    assert unpack_all([memoryview(pack_parts(part)) for part in parts], BatchBuffers()) == [
+        tuple(part) for part in parts
+    ]
 
 
 def test_batch_of_one_layout_is_gathered_at_once():
     samples = [(torch.full((2, 3), float(index)), index) for index in range(4)]
-    batch = unpack_all([memoryview(pack_sample(sample)) for sample in samples])
+    batch = unpack_all([memoryview(pack_sample(sample)) for sample in samples], BatchBuffers())
     assert isinstance(batch, WholeBatch)
     assert samples_equal(batch.collated, default_collate(samples))
 
@@ -101,10 +104,10 @@ def test_damaged_block_in_a_batch_is_damaged_or_another_sample(block, data):
     cut = memoryview(block)[: data.draw(st.integers(0, len(block) - 1))]
     for wrong in ([memoryview(changed)], [memoryview(block), memoryview(changed)]):
         with suppress(ArchiveDamagedError):
-            unpack_all(wrong)
+            unpack_all(wrong, BatchBuffers())
     for wrong in ([cut], [memoryview(block), cut], [cut, cut]):
         with pytest.raises(ArchiveDamagedError):
-            unpack_all(wrong)
+            unpack_all(wrong, BatchBuffers())
 
 
 @given(BLOCKS, st.data())
@@ -198,7 +201,7 @@ def test_hostile_header_is_damaged_before_memory_is_taken(number, data):
         with pytest.raises(ArchiveDamagedError):
             unpack(block, check=True)
         with pytest.raises(ArchiveDamagedError):
-            unpack_all([memoryview(block)] * 2)
+            unpack_all([memoryview(block)] * 2, BatchBuffers())
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

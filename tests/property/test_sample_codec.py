@@ -11,10 +11,12 @@ from hypothesis.extra import numpy as arrays
 from torch.utils.data import Dataset, default_collate
 
 from autotune.data.archives import FORMATS
+from autotune.data.batch_buffers import BatchBuffers
 from autotune.data.facts import describe_sample, sample_nbytes, samples_equal
-from autotune.data.fixed_layout import FixedLayout, WholeBatch, collate_whole, row_of
+from autotune.data.fixed_layout import FixedLayout, row_of
 from autotune.data.sample_digest import sample_digest
 from autotune.data.samples import put_together, take_apart
+from autotune.data.whole_batch import WholeBatch, collate_whole
 from autotune.errors import ArchiveError
 
 DTYPES = st.sampled_from(["?", "i1", "u1", "<i2", "<u2", "<i4", ">i4", "<i8", "<f2", "<f4", "<f8", ">f8", "<c8", "U3"])
@@ -106,10 +108,11 @@ def test_whole_batch_equals_default_collate_or_leaves_it_to_torch(samples):
     same = [sample for sample in samples if FixedLayout.of(sample) == layout]
     rows = [take_apart(sample)[1] for sample in same]
     blocks = [np.stack([row_of(row[place]) for row in rows]) for place in range(len(layout.shapes))]
-    batch = layout.gather(blocks, np.arange(len(same)))
+    batch = layout.gather(blocks, np.arange(len(same)), BatchBuffers())
     assert samples_equal(list(batch), same)
     if isinstance(batch, WholeBatch):
         assert samples_equal(collate_whole(batch), default_collate(same))
+        assert samples_equal(default_collate(batch), default_collate(same))  # by torch itself
 
 
 @given(SAMPLES, SAMPLES)

@@ -36,6 +36,7 @@ from autotune.data.archives.hdf5_writing import (
     stored_type,
 )
 from autotune.data.archives.production import Produced, produce
+from autotune.data.batch_buffers import BatchBuffers
 from autotune.data.extras import needed
 from autotune.data.fixed_layout import ByteBlock, FixedLayout, row_of
 from autotune.data.records import pack_parts, pack_sample, unpack
@@ -102,6 +103,7 @@ class Hdf5Rows(Dataset[Any]):
         self._layout = layout
         self._offsets = tuple(offsets)
         self._blocks: list[ByteBlock] | None = None
+        self._buffers = BatchBuffers()
 
     def __len__(self) -> int:
         return self._count
@@ -112,7 +114,7 @@ class Hdf5Rows(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Give the samples of a whole batch, gathered at once."""
         rows = np.array([_row(index, self._count) for index in indices], dtype=np.int64)
-        return self._layout.gather(self._mapped(), rows)
+        return self._layout.gather(self._mapped(), rows, self._buffers)
 
     def _mapped(self) -> list[ByteBlock]:
         if self._blocks is None:

@@ -25,6 +25,7 @@ from autotune.data.archives._base import (
     read_manifest,
 )
 from autotune.data.archives.production import Produced, produce
+from autotune.data.batch_buffers import BatchBuffers
 from autotune.data.extras import needed
 from autotune.data.records import pack_parts, pack_sample, unpack, unpack_all
 from autotune.data.stages import base_sample, read_stage
@@ -96,6 +97,7 @@ class LmdbDataset(Dataset[Any]):
         self._path = directory / _FILE_NAME
         _check_header(self._path, self._size)
         self._environment: _Environment | None = None
+        self._buffers = BatchBuffers()
 
     def __len__(self) -> int:
         return self._count
@@ -111,7 +113,7 @@ class LmdbDataset(Dataset[Any]):
         keys = [_key(self._row(index)) for index in indices]
         with _reading:
             transaction = self._transaction()
-            return unpack_all([self._value(transaction, key) for key in keys])
+            return unpack_all([self._value(transaction, key) for key in keys], self._buffers)
 
     def _transaction(self) -> Any:
         if self._environment is None:

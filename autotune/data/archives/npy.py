@@ -24,6 +24,7 @@ from autotune.data.archives._base import (
     write_file,
 )
 from autotune.data.archives.production import Produced, produce
+from autotune.data.batch_buffers import BatchBuffers
 from autotune.data.fixed_layout import ByteBlock, FixedLayout, row_of
 from autotune.data.samples import take_apart
 from autotune.data.stages import apart, base_sample
@@ -85,6 +86,7 @@ class NpyDataset(Dataset[Any]):
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArchiveDamagedError(f"{directory / _LAYOUT_NAME} cannot be read: {error}") from error
         self._blocks: list[ByteBlock] | None = None
+        self._buffers = BatchBuffers()
 
     def __len__(self) -> int:
         return self._count
@@ -95,7 +97,7 @@ class NpyDataset(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Give the samples of a whole batch, gathered at once."""
         rows = np.array([self._row(index) for index in indices], dtype=np.int64)
-        return self._layout.gather(self._mapped(), rows)
+        return self._layout.gather(self._mapped(), rows, self._buffers)
 
     def _row(self, index: int) -> int:
         if not -self._count <= index < self._count:

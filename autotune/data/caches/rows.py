@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from autotune.data.batch_buffers import BatchBuffers
 from autotune.data.caches._base import ABSENT, MaybeSample
 from autotune.data.caches.planning import CHECK_EVERY_BYTES, RESERVE_BYTES
 from autotune.data.fixed_layout import ByteBlock, FixedLayout, row_of
@@ -131,6 +132,7 @@ class FixedRows(SharedRows):
 
     def _attach(self) -> None:
         super()._attach()
+        self._buffers = BatchBuffers()
         count = len(self._states)
         sizes = self._layout.row_bytes
         self._blocks: list[ByteBlock] = [
@@ -146,7 +148,7 @@ class FixedRows(SharedRows):
 
     def gather(self, rows: npt.NDArray[np.int64]) -> list[Any] | None:
         """Give the samples of a batch with one gather for each leaf; None where one is missing."""
-        return self._layout.gather(self._blocks, rows) if self.holds_all(rows) else None
+        return self._layout.gather(self._blocks, rows, self._buffers) if self.holds_all(rows) else None
 
     def put(self, row: int, sample: Any) -> None:
         """Keep a sample.

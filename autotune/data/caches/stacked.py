@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from autotune.data.fixed_layout import FixedLayout, WholeBatch, row_of
+from autotune.data.fixed_layout import FixedLayout, row_of
 from autotune.data.samples import Skeleton, take_apart
+from autotune.data.whole_batch import WholeBatch
 from autotune.errors import ArchiveError
 
 Leaves = Sequence[torch.Tensor]
@@ -114,10 +116,8 @@ class StackedRows:
             leaf.view(dtype).view(len(rows), *shape) if leaf.numel() else self._empty(len(rows), shape, dtype)
             for leaf, dtype, shape in zip(taken, self._types, self.layout.shapes, strict=True)
         ]
-        columns = [leaf.unbind(0) for leaf in shaped]
         tree = self.layout.tree
-        samples = [_sample(tree, iter([column[place] for column in columns])) for place in range(len(rows))]
-        return WholeBatch(samples, _batch(tree, iter(shaped)))
+        return WholeBatch(_batch(tree, iter(shaped)), partial(_samples, tree, shaped, len(rows)))
 
     def moved(self, sample: Any) -> Any:
         """Move a sample of another layout, part by part.
@@ -193,6 +193,11 @@ def _type_of_array(dtype: str) -> torch.dtype:
 
 def _words(row_bytes: int) -> torch.dtype:
     return next(dtype for size, dtype in _WORDS.items() if row_bytes % size == 0)
+
+
+def _samples(tree: Skeleton, leaves: Sequence[torch.Tensor], count: int) -> list[Any]:
+    columns = [leaf.unbind(0) for leaf in leaves]
+    return [_sample(tree, iter([column[place] for column in columns])) for place in range(count)]
 
 
 def _sample(tree: Skeleton, leaves: Iterator[torch.Tensor]) -> Any:

@@ -12,7 +12,7 @@ from autotune.data.apply import prepare
 from autotune.data.build import make_loader
 from autotune.data.caches import CACHE_MODES
 from autotune.data.facts import samples_equal
-from autotune.data.fixed_layout import WholeBatch, collate_whole
+from autotune.data.whole_batch import WholeBatch, collate_whole
 from autotune.errors import ArchiveError, CapacityError, RandomSamplesError
 from autotune.spec import LoaderConfig
 

@@ -12,8 +12,8 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from autotune.data.apply import prepare
 from autotune.data.datasets.raster import GeoTiffPairDataset
-from autotune.data.fixed_layout import WholeBatch
 from autotune.data.stages import StagedDataset
+from autotune.data.whole_batch import WholeBatch
 from autotune.errors import ArchiveError
 from autotune.resolve.best import best_loader
 from autotune.spec import LoaderConfig
@@ -94,7 +94,7 @@ def test_augmentation_is_kept_when_a_cached_subset_is_cached_again(around):
 
 @pytest.mark.parametrize("travel", [copy.copy, lambda batch: pickle.loads(pickle.dumps(batch))])
 def test_whole_batch_reaches_another_process_as_a_plain_list(travel):
-    arrived = travel(WholeBatch([1, 2], torch.tensor([1, 2])))
+    arrived = travel(WholeBatch([torch.tensor([1, 2])], lambda: [1, 2]))
     assert type(arrived) is list
     assert arrived == [1, 2]
 
