@@ -2,11 +2,7 @@
 
 import os
 import pickle
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 
 import pytest
 import torch
@@ -18,9 +14,9 @@ from data_sets import (
     RandomDataset,
     SlowDataset,
     keep_list,
-    support_environment,
     write_files,
 )
+from killed_builders import KilledBuilders
 from torch.utils.data import Subset
 
 from autotune.data.apply import prepare
@@ -300,28 +296,17 @@ def test_full_disk_is_refused_before_anything_is_written(name, form, tmp_path):
     assert not list(tmp_path.rglob("*building*"))
 
 
-BUILDER = """
-import sys, time
-from pathlib import Path
-from data_sets import SlowDataset
-from autotune.data.archives.store import open_or_build
-from autotune.spec import LoaderConfig
-print("ready", flush=True)
-open_or_build(SlowDataset(60), LoaderConfig(archive=sys.argv[1], stored=sys.argv[2]), Path(sys.argv[3]))
-print("done", flush=True)
-time.sleep(60)
-"""
+@pytest.fixture(scope="module")
+def builders():
+    with KilledBuilders() as made:
+        yield made
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize(("name", "form"), [pair for pair in STORING if pair[1] == "decoded"])
-@pytest.mark.parametrize("after_s", [pytest.param(0.06, marks=pytest.mark.slow), 0.12])
-def test_killed_builder_leaves_an_archive_that_is_absent_or_whole(name, form, after_s, tmp_path):
-    command = [sys.executable, "-c", BUILDER, name, form, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=support_environment()) as child:
-        assert child.stdout.readline() == b"ready\n"
-        time.sleep(after_s)
-        child.send_signal(signal.SIGKILL)
+@pytest.mark.parametrize("after_s", [0.06, 0.12])
+def test_killed_builder_leaves_an_archive_that_is_absent_or_whole(name, form, after_s, builders, tmp_path):
+    builders.kill_one(name, form, tmp_path, workers=0, count=60, after_s=after_s)
     for manifest in tmp_path.glob(f"*/{name}-{form}/manifest.json"):
         verify(manifest.parent, full=True)
     opened = open_or_build(SlowDataset(60), config_of(name, form), tmp_path)

@@ -3,13 +3,12 @@
 import json
 import logging
 import random
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from data_sets import SlowDataset, support_environment
+from killed_builders import KilledBuilders
 
 from autotune.data.archives.checking import verify
 from autotune.data.archives.listing import list_archives
@@ -26,38 +25,6 @@ KILLS = 10
 """For each format; all four together take 40 points."""
 COUNT = 400
 
-BUILDER = """
-import sys, time
-from pathlib import Path
-from data_sets import SlowDataset
-from autotune.data.archives.store import open_or_build
-from autotune.spec import LoaderConfig
-config = LoaderConfig(archive=sys.argv[1], stored="decoded")
-print("ready", flush=True)
-open_or_build(SlowDataset(int(sys.argv[4])), config, Path(sys.argv[2]), workers=int(sys.argv[3]))
-print("done", flush=True)
-time.sleep(60)
-"""
-
-
-class Builder:
-    """A builder in a process of its own; its workers end with it."""
-
-    def __init__(self, name, root, workers):
-        command = [sys.executable, "-c", BUILDER, name, str(root), str(workers), str(COUNT)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env=support_environment(), text=True)
-        assert self.process.stdout.readline() == "ready\n"
-
-    def wait_s(self):
-        started = time.monotonic()
-        assert self.process.stdout.readline() == "done\n"
-        return time.monotonic() - started
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.process.stdout.close()
-
 
 def left_by(root):
     """Tell what a killed builder left: nothing, a folder out of sight, or an archive, which is then whole."""
@@ -73,28 +40,24 @@ def left_by(root):
 def test_a_builder_killed_at_random_points_leaves_an_archive_that_is_absent_or_whole(
     name, workers, tmp_path, record_property
 ):
-    builder = Builder(name, tmp_path / "measured", workers)
-    whole_s = builder.wait_s()
-    builder.kill()
-    draw = random.Random(f"{name} {workers}")
-    points = sorted(draw.uniform(0, 1.15 * whole_s) for _ in range(KILLS))
-    tally = {"nothing": 0, "half, out of sight": 0, "whole": 0}
-    for place, after_s in enumerate(points):
-        root = tmp_path / str(place)
-        builder = Builder(name, root, workers)
-        time.sleep(after_s)
-        builder.kill()
-        tally[left_by(root)] += 1
+    settings = {"workers": workers, "count": COUNT}
+    with KilledBuilders() as builders:
+        whole_s = builders.whole_s(name, "decoded", tmp_path / "measured", **settings)
+        draw = random.Random(f"{name} {workers}")
+        points = sorted(draw.uniform(0, 1.15 * whole_s) for _ in range(KILLS))
+        tally = {"nothing": 0, "half, out of sight": 0, "whole": 0}
+        for place, after_s in enumerate(points):
+            root = tmp_path / str(place)
+            builders.kill_one(name, "decoded", root, after_s=after_s, **settings)
+            tally[left_by(root)] += 1
+        # in one folder, where a builder dies again and again, the next one takes over from whatever was left
+        root = tmp_path / "again"
+        for after_s in points[:: KILLS // 5]:
+            builders.kill_one(name, "decoded", root, after_s=after_s, **settings)
     record_property("kill_tally", f"{name}, {workers} workers: {tally}")
     LOG.info("%s, %d workers, %d kills within %.2f s: %s", name, workers, KILLS, 1.15 * whole_s, tally)
     assert sum(tally.values()) == KILLS
     assert tally["half, out of sight"], "the kills must reach into the build, or this test shows nothing"
-    # the next builder takes over from whatever was left, in one folder where a builder dies again and again
-    root = tmp_path / "again"
-    for after_s in points[:: KILLS // 5]:
-        builder = Builder(name, root, workers)
-        time.sleep(after_s)
-        builder.kill()
     dataset = SlowDataset(COUNT)
     opened = open_or_build(dataset, LoaderConfig(archive=name, stored="decoded"), root)
     assert samples_equal([opened.dataset[index] for index in range(COUNT)], [dataset[index] for index in range(COUNT)])

@@ -90,8 +90,8 @@ class BaseDataset(StagedDataset):
     """
 
     unfingerprinted: tuple[str, ...] = (
-        "cache_size", "loading_mode", "memory_limit_bytes", "target_transform", "transform",
-        "_broken", "_memory", "_recent",
+        "cache_size", "loading_mode", "memory_limit_bytes", "target_transform",
+        "_broken", "_memory", "_recent", "_transform",
     )  # fmt: skip
 
     def __init__(
@@ -112,7 +112,7 @@ class BaseDataset(StagedDataset):
         if isinstance(cache_size, bool) or not isinstance(cache_size, int) or cache_size < 0:
             raise SpecError(f"cache_size is a number of samples, at least 0, got {cache_size!r}")
         self.data_path = existing_path(data_path)
-        self.transform = ImageAugmentation(transform) if is_augmentation(transform) else transform
+        self.transform = transform
         self.target_transform = target_transform
         self.loading_mode = _mode(loading_mode)
         self.cache_size = cache_size
@@ -150,6 +150,19 @@ class BaseDataset(StagedDataset):
     def broken_samples(self) -> tuple[int, ...]:
         """Numbers of the samples that could not be read so far, in any worker."""
         return tuple(self._broken.indices())
+
+    @property
+    def transform(self) -> Callable[[Any], Any] | None:
+        """What is applied to the first part of a sample; another one may take its place."""
+        return self._transform
+
+    @transform.setter
+    def transform(self, given: Callable[[Any], Any] | None) -> None:
+        self._check_transform(given)
+        self._transform = ImageAugmentation(given) if is_augmentation(given) else given
+
+    def _check_transform(self, given: Callable[[Any], Any] | None) -> None:
+        """Refuse one that would change what is stored, where stored samples depend on it."""
 
     @property
     def augments_samples(self) -> bool:

@@ -97,7 +97,7 @@ class ImageDataset(BaseDataset, ImageFilesDataset):
             raise SpecError(
                 "a transform takes the place of normalising, got one beside normalize_on='device'; leave one out"
             )
-        self._stored_scaling = None if on_device else self._scaling
+        self._stored_scaling = None if on_device or transform is not None else self._scaling
         self.device_transform = _on_device(*self._scaling) if on_device else None
         BaseDataset.__init__(
             self,
@@ -130,6 +130,14 @@ class ImageDataset(BaseDataset, ImageFilesDataset):
         """Standard deviation of red, green and blue, in 0 to 1."""
         return self._scaling[1]
 
+    def _check_transform(self, given: Callable[[Any], Any] | None) -> None:
+        if "_transform" in vars(self) and (given is None) != (self.transform is None):
+            made = "without, so that it resizes and normalises by itself" if given else "with one in the place of these"
+            raise SpecError(
+                f"an ImageDataset keeps or stores other samples with a transform than without, got {given!r} for one "
+                f"made {made}; make a new one"
+            )
+
     def with_decoder(self, name: str) -> Self:
         """Give a copy that decodes otherwise and keeps nothing by itself.
 
@@ -145,7 +153,7 @@ class ImageDataset(BaseDataset, ImageFilesDataset):
     def finish(self, kept: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalise an image, unless a transform or the device is to get it as it is."""
         image, target = kept
-        if self.transform is not None or self._stored_scaling is None:
+        if self._stored_scaling is None:
             return image, target
         return _normalised(image, *self._stored_scaling), target
 

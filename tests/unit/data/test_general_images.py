@@ -6,6 +6,7 @@ import pickle
 import random
 import shutil
 
+import albumentations
 import numpy as np
 import pytest
 import torch
@@ -115,6 +116,23 @@ def test_transform_gets_the_whole_image_and_takes_the_place_of_the_default(folde
         assert torch.equal(image, as_array(opened))
     assert int(target) == -1
     assert dataset.sample_structure() is None
+
+
+def test_a_transform_may_be_replaced_by_another_but_not_by_none_nor_none_by_one(folder):
+    given = ImageDataset(folder, transform=lambda image: image.size)
+    stored = source_fingerprint(given)
+    given.transform = lambda image: image.mode
+    assert given[0][0] == "RGB"
+    given.transform = albumentations.HorizontalFlip(p=1.0)
+    assert isinstance(given[0][0], np.ndarray)
+    assert source_fingerprint(given) == stored
+    with pytest.raises(SpecError, match="got None for one made with one"):
+        given.transform = None
+    plain = ImageDataset(folder)
+    before = plain[0]
+    with pytest.raises(SpecError, match="resizes and normalises by itself; make a new one"):
+        plain.transform = albumentations.HorizontalFlip(p=1.0)
+    assert samples_equal(plain[0], before)
 
 
 def test_random_transform_is_the_same_at_every_worker_count_and_new_in_each_epoch(folder):
