@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import product
@@ -112,6 +113,10 @@ class Space:
         """All canonical, possible configurations."""
         return frozenset(config for config in self._combinations() if not broken_rule(config, self.inspection))
 
+    @cached_property
+    def _plain_fields_of(self) -> dict[LoaderConfig, tuple[Any, ...]]:
+        return {point: _plain_fields(point) for point in self.points}
+
     def _combinations(self) -> Iterator[LoaderConfig]:
         choices = {name: values for name, values in self.dimensions.model_dump().items() if values}
         names = list(choices)
@@ -125,10 +130,10 @@ class Space:
         Fields that differ count one each; among equals, the nearest batch size and worker count win.
         """
         wanted = config.canonical(has_accelerator=self.inspection.machine.has_accelerator)
-        fields = ("archive", "stored", "order", "decoder", "cache", "cache_fraction", "prefetch_factor", "pin_memory")
+        sought = _plain_fields(wanted)
 
         def distance(point: LoaderConfig) -> tuple[float, float, float, str]:
-            differing = sum(getattr(point, name) != getattr(wanted, name) for name in fields)
+            differing = sum(map(operator.ne, self._plain_fields_of[point], sought))
             batch = abs(point.batch_size - wanted.batch_size) / wanted.batch_size
             workers = abs(point.num_workers - wanted.num_workers)
             # the side of a worker boundary matters more than any single field
@@ -136,3 +141,9 @@ class Space:
             return differing + 2 * crossing, workers, batch, point.label()
 
         return min(self.points, key=distance)
+
+
+_plain_fields = operator.attrgetter(
+    "archive", "stored", "order", "decoder", "cache", "cache_fraction", "prefetch_factor", "pin_memory"
+)
+"""Fields of a configuration that are equal or not, and nothing in between."""

@@ -19,12 +19,14 @@ class Ledger:
     def __init__(self, records: Iterable[TrialRecord] = (), *, horizon_epochs: int | None = None) -> None:
         self._by_config: dict[LoaderConfig, TrialRecord] = {}
         self._horizon_epochs = horizon_epochs
+        self._ranked: list[TrialRecord] | None = None  # asked for far more often than records come in
         for record in records:
             self.add(record)
 
     def add(self, record: TrialRecord) -> None:
         """Take in a record; a newer one of the same configuration replaces the older."""
         self._by_config[record.config] = record
+        self._ranked = None
 
     def get(self, config: LoaderConfig) -> TrialRecord | None:
         """Give the record of a configuration, or None."""
@@ -49,8 +51,10 @@ class Ledger:
 
     def ranked(self) -> list[TrialRecord]:
         """Give the measured records, fastest first."""
-        measured = [record for record in self._by_config.values() if record.measurement is not None]
-        return sorted(measured, key=self.worth, reverse=True)
+        if self._ranked is None:
+            measured = [record for record in self._by_config.values() if record.measurement is not None]
+            self._ranked = sorted(measured, key=self.worth, reverse=True)
+        return list(self._ranked)
 
     def best(self) -> TrialRecord | None:
         """Give the fastest record, or None."""
