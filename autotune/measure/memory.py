@@ -82,6 +82,7 @@ class AnonymousMeter:
         self._proc = proc
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
         self._start_bytes = 0
+        self._file_bytes = 0
         self._statm = -1
 
     def begin(self) -> None:
@@ -92,6 +93,7 @@ class AnonymousMeter:
             raise stop("unmeasurable", "measure", f"memory must be readable, got {error}; run on Linux") from error
         give_back_free_memory()
         self._start_bytes = self._anonymous_bytes()
+        self._file_bytes = _status_bytes(self._proc / "status").get("RssFile", 0)
         self._reset_peak()
 
     def after_batch(self) -> None:
@@ -101,7 +103,11 @@ class AnonymousMeter:
     def at_edge(self) -> None:
         """Read the peak since the last edge."""
         fields = _status_bytes(self._proc / "status")
-        peak = fields.get("VmHWM", 0) - fields.get("RssFile", 0) - fields.get("RssShmem", 0)
+        # Mapped files that the kernel took back since the last edge were resident at the peak. Where they were not, the
+        # next edge tells: a peak comes again with the batches, what is counted too much never goes away.
+        file_bytes = max(self._file_bytes, fields.get("RssFile", 0))
+        peak = fields.get("VmHWM", 0) - file_bytes - fields.get("RssShmem", 0)
+        self._file_bytes = fields.get("RssFile", 0)
         self._reset_peak()
         self._take(max(peak, self._anonymous_bytes()))
 

@@ -63,6 +63,23 @@ def test_mapped_files_do_not_count_as_device_memory(tmp_path):
     assert meter.peak_bytes < 30 * MIB
 
 
+def test_mapped_files_that_the_kernel_takes_back_are_no_peak(tmp_path):
+    def lay_out(anonymous, files, most):
+        pages = [MIB // mmap.PAGESIZE * megabytes for megabytes in (anonymous + files, files)]
+        (tmp_path / "statm").write_text(f"99999 {pages[0]} {pages[1]} 0 0 0 0\n")
+        (tmp_path / "status").write_text(f"VmHWM:\t{most * 1024} kB\nRssFile:\t{files * 1024} kB\nRssShmem:\t0 kB\n")
+
+    lay_out(anonymous=50, files=200, most=250)
+    meter = AnonymousMeter(1000 * MIB, proc=tmp_path)
+    meter.begin()
+    lay_out(anonymous=50, files=120, most=280)  # 30 more for a moment, then 80 of the files were taken back
+    meter.at_edge()
+    assert meter.peak_bytes == 30 * MIB
+    lay_out(anonymous=50, files=120, most=210)
+    meter.at_edge()
+    assert meter.peak_bytes == 40 * MIB
+
+
 def test_a_breach_ends_the_run_with_its_excess():
     meter = AnonymousMeter(20 * MIB)
     meter.begin()
