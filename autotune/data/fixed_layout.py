@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -102,11 +102,13 @@ class FixedLayout:
         leaves: list[_Gathered] = []
         leaf_facts = zip(self.dtypes, self.shapes, self.row_bytes, strict=True)
         for place, (dtype, shape, row_bytes) in enumerate(leaf_facts):
-            taken = _memory(buffers, place, count * row_bytes).view(count, row_bytes)
-            rows = taken.numpy()
-            copy(place, rows)
-            leaves.append(_Gathered(self._typed(rows, dtype, (count, *shape)), taken))
-        split = partial(_split, self.tree, leaves, count)
+            taken, data = _memory(buffers, place, count * row_bytes)
+            copy(place, taken.reshape(count, row_bytes))
+            leaves.append(_Gathered(self._typed(taken, dtype, (count, *shape)), data))
+
+        def split() -> list[Any]:
+            return _split(self.tree, iter(leaves), count)
+
         return WholeBatch(_join(self.tree, iter(leaves)), split) if self._collates else split()
 
     @cached_property
@@ -133,32 +135,29 @@ class _Gathered(NamedTuple):
         """Give the leaf as a tensor on the same storage."""
         if not self.array.size:
             return torch.empty(self.array.shape, dtype=dtype)
-        return self.data.view(-1).view(dtype).reshape(self.array.shape)
+        return self.data.view(dtype).reshape(self.array.shape)
 
 
-def _memory(buffers: BatchBuffers, leaf: int, size_bytes: int) -> torch.Tensor:
+def _memory(buffers: BatchBuffers, leaf: int, size_bytes: int) -> tuple[npt.NDArray[np.uint8], torch.Tensor]:
     if get_worker_info() is None:
-        return buffers.take(leaf, size_bytes)
+        taken = buffers.take(leaf, size_bytes)
+        return taken, torch.from_numpy(taken)
     # As torch's own collate does in a worker: what is written here is not copied again on its way out.
     storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(max(1, size_bytes))  # type: ignore[no-untyped-call]  # noqa: SLF001
-    return torch.empty(0, dtype=torch.uint8).set_(storage)[:size_bytes]
+    data = torch.empty(0, dtype=torch.uint8).set_(storage)[:size_bytes]
+    return data.numpy(), data
 
 
-def _split(tree: Skeleton, leaves: Sequence[_Gathered], count: int) -> list[Any]:
-    """Give the samples of a batch."""
-    return _column(tree, iter(leaves), count)
-
-
-def _column(tree: Skeleton, leaves: Iterator[_Gathered], count: int) -> list[Any]:
-    """Give one part of all samples, column by column."""
+def _split(tree: Skeleton, leaves: Iterator[_Gathered], count: int) -> list[Any]:
+    """Give the samples of a batch, column by column."""
     name = tree[0]
     if name in ("tuple", "list"):
-        columns = [_column(child, leaves, count) for child in tree[1]]
+        columns = [_split(child, leaves, count) for child in tree[1]]
         rows: list[Any] = list(zip(*columns, strict=True)) if columns else [()] * count
         return rows if name == "tuple" else [list(row) for row in rows]
     if name == "dict":
         keys = [bool(key[1]) if key[0] == "bool" else key[1] for key, _ in tree[1]]
-        columns = [_column(child, leaves, count) for _, child in tree[1]]
+        columns = [_split(child, leaves, count) for _, child in tree[1]]
         return [dict(zip(keys, row, strict=True)) for row in (zip(*columns, strict=True) if keys else [()] * count)]
     if name in ("none", "bigint"):
         return [put_together(tree, []) for _ in range(count)]

@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from threading import RLock
 from typing import Any
 
 import torch
 from torch.utils.data import default_collate
 
 
+def _asking(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def asked(*operands: Any, **kwargs: Any) -> Any:
+        for operand in operands:  # the other one, too: two are joined and compared without asking it
+            if isinstance(operand, WholeBatch):
+                operand.fill()
+        return method(*operands, **kwargs)
+
+    return asked
+
+
+def _filled_when_asked(cls: type[WholeBatch]) -> type[WholeBatch]:
+    for name, method in vars(list).items():
+        if callable(method) and name not in _OF_ANY_OBJECT:
+            setattr(cls, name, _asking(method))
+    return cls
+
+
+_OF_ANY_OBJECT = {"__new__", "__init__", "__getattribute__", "__class_getitem__"}
+"""What makes a list, or says nothing of what is in it."""
+_FILLING = RLock()
+
+
+@_filled_when_asked
 class WholeBatch(list[Any]):
     """A list of samples that also knows what `default_collate` would make of it.
 
     It is filled when it is first asked for anything: views of small samples take longer to make than the batch took to
-    read, and training wants none of them.
+    read, and training wants none of them. What reads a list from C without asking, as `heapq` and `list.sort(batch)`
+    do, sees it filled from the first question on; of tensors, which torch stacks without asking, it is full at once.
 
     Args:
         collated: The finished batch, sharing memory with the samples.
@@ -25,36 +51,25 @@ class WholeBatch(list[Any]):
         super().__init__()
         self.collated = collated
         self._split: Callable[[], list[Any]] | None = split
-        if isinstance(collated, torch.Tensor):  # torch reads lists of tensors without asking
-            self._fill()
+        if isinstance(collated, torch.Tensor):
+            self.fill()
 
-    def _fill(self) -> None:
-        split, self._split = self._split, None
-        if split is not None:
-            list.extend(self, split())
+    def fill(self) -> None:
+        """Make the samples, unless they are there."""
+        if self._split is None:
+            return
+        with _FILLING:  # two threads may ask
+            if self._split is not None:
+                list.extend(self, self._split())
+                self._split = None
 
     def __radd__(self, other: list[Any]) -> list[Any]:
-        """Join as a list, which by itself reads the other one without asking."""
+        """Join behind a plain list, which by itself reads this one without asking."""
         return other + self[:]
 
     def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
         """Travel as a plain list: the collated batch is of use only where it was read."""
         return list, (self[:],)
-
-
-def _asking(method: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(method)
-    def asked(batch: WholeBatch, *args: Any, **kwargs: Any) -> Any:
-        batch._fill()  # noqa: SLF001
-        return method(batch, *args, **kwargs)
-
-    return asked
-
-
-_OF_ANY_OBJECT = {"__new__", "__init__", "__getattribute__", "__class_getitem__"}
-for _name, _method in vars(list).items():
-    if callable(_method) and _name not in _OF_ANY_OBJECT:
-        setattr(WholeBatch, _name, _asking(_method))
 
 
 def collate_whole(batch: Any) -> Any:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import default_collate
 
@@ -18,7 +20,7 @@ _STRETCHES = 3
 """Stretches of which the fastest counts: a bound that a busy moment lowered would be none."""
 
 Collate = Callable[[list[Any]], Any]
-Memory = Callable[[int, int], torch.Tensor]
+Memory = Callable[[int, int], npt.NDArray[np.uint8]]
 """Gives uint8 memory for a leaf of a batch by its number and its bytes."""
 
 
@@ -43,7 +45,7 @@ class MemoryStore:
         self._rows = rows if self._stacked is not None else len(self._samples)
 
     def gather(self, batch_size: int, memory: Memory) -> Any:
-        """Give a batch of random samples."""
+        """Give a batch of random samples, in memory of its own where samples have to be collated."""
         places = torch.randint(self._rows, (batch_size,), generator=self._generator)
         if self._stacked is not None:
             with _one_thread():
@@ -122,8 +124,8 @@ def _all_tensors(batch: Any) -> bool:
     return all(_all_tensors(part) for part in (batch.values() if isinstance(batch, dict) else batch))
 
 
-def _fresh(_: int, size_bytes: int) -> torch.Tensor:
-    return torch.empty(size_bytes, dtype=torch.uint8)
+def _fresh(_leaf: int, size_bytes: int) -> npt.NDArray[np.uint8]:
+    return np.empty(size_bytes, np.uint8)
 
 
 class _Leaves:
@@ -137,7 +139,10 @@ class _Leaves:
         shape = (len(places), *tensor.shape[1:])
         memory = self._memory(self._leaf, math.prod(shape) * tensor.element_size())
         self._leaf += 1
-        return torch.index_select(tensor, 0, places, out=memory.view(tensor.dtype).view(shape))
+        if not memory.size:
+            return tensor.new_empty(shape)
+        out = torch.from_numpy(memory).view(tensor.dtype).view(shape)
+        return torch.index_select(tensor.detach(), 0, places, out=out)
 
 
 def _selected(batch: Any, places: torch.Tensor, leaves: _Leaves) -> Any:

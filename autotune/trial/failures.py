@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from time import monotonic, sleep
 
 import torch
 
@@ -32,6 +33,7 @@ from autotune.spec.config import CacheName
 from autotune.trial.deaths import LONGEST_MESSAGE, signal_name
 from autotune.trial.shared_batches import SharedMemoryFullError
 
+_LOOK_AGAIN_S = 0.01
 _DESCRIPTOR_MARGIN = 12
 """Free descriptors under which they count as used up; torch itself tries to open 10 before it says so."""
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the kernel's fixed place
@@ -50,8 +52,12 @@ _BY_TYPE: tuple[tuple[type[BaseException], FailureKind], ...] = (
 )
 """The first that fits; an exception that fits none was raised by the dataset's code."""
 
-_OF_LOADERS = (RuntimeError, EOFError, ConnectionError)
-"""What a DataLoader raises where a worker is lost or cannot send: workers pass descriptors over sockets."""
+_OF_SOCKETS = (EOFError, ConnectionError)
+"""What a DataLoader raises where a worker ends while it sends: workers pass descriptors over sockets."""
+_OF_LOADERS = (RuntimeError, *_OF_SOCKETS)
+"""What a DataLoader raises where a worker is lost or cannot send."""
+_ENDING_S = 2.0
+"""Longest wait for a worker whose socket is closed to be dead: the kernel closes first and tells the parent later."""
 
 _CACHE_LIMITS: dict[CacheName, FailureKind] = {
     "none": "host_memory",
@@ -97,7 +103,8 @@ def classify(error: BaseException, at: Circumstances) -> Failure:
         return error.failure
     found = _by_kernel(error, at)
     if found is None and isinstance(error, _OF_LOADERS) and at.phase == "measure":
-        found = _lost_worker(at) or _silent(at) or _out_of_descriptors(at)
+        patience_s = _ENDING_S if isinstance(error, _OF_SOCKETS) else 0.0
+        found = _lost_worker(at, patience_s) or _silent(at) or _out_of_descriptors(at)
     return found or _by_type(error, at)
 
 
@@ -144,7 +151,14 @@ def _by_errno(error: BaseException) -> FailureKind | None:
     return kind
 
 
-def _lost_worker(at: Circumstances) -> Failure | None:
+def _lost_worker(at: Circumstances, patience_s: float) -> Failure | None:
+    until_s = monotonic() + patience_s
+    while (found := _dead_worker(at)) is None and monotonic() < until_s:
+        sleep(_LOOK_AGAIN_S)
+    return found
+
+
+def _dead_worker(at: Circumstances) -> Failure | None:
     codes = {worker.pid: worker.exitcode for worker in at.workers}
     dead = _dead_child()
     if dead is not None:

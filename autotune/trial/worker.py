@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -65,6 +66,8 @@ def work(order: Order, report: Callable[[Report], None]) -> None:
         tasks = {"inspect": trial.inspect, "probe": trial.probe, "run": trial.measure}
         result = tasks[order.task]()
     except BaseException as error:  # noqa: BLE001 - a bad configuration is a result, whatever it raises
+        # torch's handler raises for a lost worker in whatever line the signal comes, so in these as well
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         failure = classify(error, trial.circumstances())
         result = Report(failure=failure.replace(memory=trial.memory_so_far()))
     report(result)

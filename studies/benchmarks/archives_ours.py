@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from autotune.data.archives import FORMATS
 from autotune.data.build import make_loader
 from autotune.data.caches import CACHE_MODES
-from autotune.data.fixed_layout import collate_whole
+from autotune.data.whole_batch import collate_whole
 from autotune.data.wrapped import ArchivedDataset, WrappedDataset
 from autotune.spec import STORED_FORMS, LoaderConfig
 from autotune.spec.config import FORMAT_PACKAGES, STREAMING_FORMATS

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from autotune.data.archives import FORMATS
 from autotune.data.facts import samples_equal
-from autotune.data.fixed_layout import collate_whole
+from autotune.data.whole_batch import collate_whole
 from autotune.spec import STORED_FORMS
 
 pytestmark = pytest.mark.fault

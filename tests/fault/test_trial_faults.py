@@ -104,7 +104,7 @@ def test_a_worker_killed_from_outside_in_mid_run_is_a_crash(tmp_path, runner):
 def test_a_bus_error_of_a_worker_means_shared_memory(tmp_path, runner):
     settings = {"number": int(signal.SIGBUS)}
     failure = runner.run(trial_request(tmp_path, "SignalsWorker", settings, config={"num_workers": 1})).failure
-    assert (failure.kind, failure.infeasible, failure.retryable) == ("shared_memory", True, False)
+    assert (failure.kind, failure.infeasible, failure.retryable) == ("shared_memory", True, False), failure.message
 
 
 def test_a_stopped_worker_times_out_and_nothing_survives(tmp_path, runner):

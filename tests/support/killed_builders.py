@@ -1,7 +1,5 @@
 """Builders of archives that can be killed, each forked from an interpreter that has imported everything once."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,22 +7,27 @@ import time
 from data_sets import support_environment
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time, traceback
 from pathlib import Path
 from data_sets import SlowDataset
 from autotune.data.archives.store import open_or_build
 from autotune.spec import LoaderConfig
 
-for line in sys.stdin:
+while line := sys.stdin.readline():
     name, form, workers, count, root = line.rstrip().split(maxsplit=4)
     builder = os.fork()
     if not builder:
-        print(os.getpid(), flush=True)
-        open_or_build(
-            SlowDataset(int(count)), LoaderConfig(archive=name, stored=form), Path(root), workers=int(workers)
-        )
-        print("done", flush=True)
+        print("begun", flush=True)
+        try:
+            config = LoaderConfig(archive=name, stored=form)
+            open_or_build(SlowDataset(int(count)), config, Path(root), workers=int(workers))
+            print("done", flush=True)
+        except BaseException:
+            traceback.print_exc()
+            print("failed", flush=True)
         time.sleep(600)
+    sys.stdin.readline()  # until it is to be killed, or nobody is left to say so
+    os.kill(builder, signal.SIGKILL)
     os.waitpid(builder, 0)
     print("gone", flush=True)
 """
@@ -48,25 +51,33 @@ class KilledBuilders:
 
     def whole_s(self, name, form, root, *, workers, count):
         """Let one end its work, and give the seconds that it took."""
-        builder = self._begin(name, form, root, workers, count)
+        self._begin(name, form, root, workers, count)
         started_s = time.monotonic()
-        assert self._process.stdout.readline() == "done\n"
+        assert self._answer() == "done"
         taken_s = time.monotonic() - started_s
-        self._kill(builder)
+        self._kill()
         return taken_s
 
     def kill_one(self, name, form, root, *, workers, count, after_s):
         """Kill one so many seconds after it began."""
-        builder = self._begin(name, form, root, workers, count)
+        self._begin(name, form, root, workers, count)
         time.sleep(after_s)
-        self._kill(builder)
+        self._kill()
 
     def _begin(self, name, form, root, workers, count):
-        self._process.stdin.write(f"{name} {form} {workers} {count} {root}\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        self._tell(f"{name} {form} {workers} {count} {root}")
+        assert self._answer() == "begun"
 
-    def _kill(self, builder):
-        os.kill(builder, signal.SIGKILL)
-        while self._process.stdout.readline() != "gone\n":  # it may just have been done
-            assert self._process.poll() is None
+    def _kill(self):
+        """Kill the one that is under way, which may just have been done."""
+        self._tell("kill")
+        said = self._answer()
+        assert said in ("gone", "done")
+        assert said == "gone" or self._answer() == "gone"
+
+    def _tell(self, line):
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+    def _answer(self):
+        return self._process.stdout.readline().strip()

@@ -132,7 +132,8 @@ class ImageDataset(BaseDataset, ImageFilesDataset):
 
     def _check_transform(self, given: Callable[[Any], Any] | None) -> None:
         if "_transform" in vars(self) and (given is None) != (self.transform is None):
-            made = "without, so that it resizes and normalises by itself" if given else "with one in the place of these"
+            plain = self.transform is None
+            made = "without, so that it resizes and normalises by itself" if plain else "with one in the place of these"
             raise SpecError(
                 f"an ImageDataset keeps or stores other samples with a transform than without, got {given!r} for one "
                 f"made {made}; make a new one"

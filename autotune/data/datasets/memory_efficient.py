@@ -162,6 +162,11 @@ class MemoryEfficientDataset(BaseDataset):
         inner = source_fingerprint(self._inner)
         return None if inner is None else f"{inner} {self.on_broken}"
 
+    def _check_transform(self, given: Callable[[Any], Any] | None) -> None:
+        """Hand one that takes the place of another to the dataset that applies it."""
+        if "_transform" in vars(self):
+            self._inner.transform = given
+
     def _load_data(self) -> None:
         if self.loading_mode is LoadingMode.STREAMING:
             return

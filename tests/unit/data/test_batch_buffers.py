@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import sys
 import threading
 
 import pytest
@@ -18,11 +19,15 @@ from autotune.spec import LoaderConfig
 MIB = 2**20
 
 
+def taken(buffers, leaf, size_bytes):
+    return torch.from_numpy(buffers.take(leaf, size_bytes))
+
+
 def test_memory_of_a_batch_that_is_gone_is_used_again():
     buffers = BatchBuffers()
     places = set()
     for _ in range(10):
-        batch = buffers.take(0, MIB)
+        batch = taken(buffers, 0, MIB)
         places.add(batch.data_ptr())
         del batch
     assert len(places) == 1
@@ -43,39 +48,39 @@ def test_memory_of_a_batch_that_is_gone_is_used_again():
 )
 def test_memory_that_anything_refers_to_is_left_alone(hold):
     buffers = BatchBuffers()
-    batch = buffers.take(0, MIB)
+    batch = taken(buffers, 0, MIB)
     place = batch.data_ptr()
     held = hold(batch)
     del batch
     gc.collect()
-    assert all(buffers.take(0, MIB).data_ptr() != place for _ in range(10))
+    assert all(taken(buffers, 0, MIB).data_ptr() != place for _ in range(10))
     del held
-    assert buffers.take(0, MIB).data_ptr() == place
+    assert taken(buffers, 0, MIB).data_ptr() == place
 
 
 def test_leaves_have_their_own_and_smaller_batches_take_part_of_it():
     buffers = BatchBuffers()
-    first, second = buffers.take(0, MIB), buffers.take(1, MIB)
+    first, second = taken(buffers, 0, MIB), taken(buffers, 1, MIB)
     assert first.data_ptr() != second.data_ptr()
     place = first.data_ptr()
     del first
-    last = buffers.take(0, 100)
+    last = taken(buffers, 0, 100)
     assert (last.data_ptr(), last.shape, last.dtype) == (place, (100,), torch.uint8)
-    assert buffers.take(0, 0).shape == (0,)
+    assert taken(buffers, 0, 0).shape == (0,)
 
 
 def test_larger_batches_take_the_place_of_smaller_ones():
     buffers = BatchBuffers()
     for size in (1, 10, 100):
-        assert buffers.take(0, size).shape == (size,)
+        assert taken(buffers, 0, size).shape == (size,)
     assert [len(one) for one in buffers._kept[0]] == [100]
 
 
 def test_no_more_are_kept_than_were_in_use_nor_ever_many():
     buffers = BatchBuffers()
-    held = [buffers.take(0, 64) for _ in range(2)]
+    held = [taken(buffers, 0, 64) for _ in range(2)]
     assert len(buffers._kept[0]) == 2
-    held += [buffers.take(0, 64) for _ in range(20)]
+    held += [taken(buffers, 0, 64) for _ in range(20)]
     assert len({one.data_ptr() for one in held}) == 22
     assert len(buffers._kept[0]) == 4
 
@@ -83,8 +88,32 @@ def test_no_more_are_kept_than_were_in_use_nor_ever_many():
 @pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda buffers: pickle.loads(pickle.dumps(buffers))])
 def test_copies_have_none(travel):
     buffers = BatchBuffers()
-    buffers.take(0, 64)
+    taken(buffers, 0, 64)
     assert not travel(buffers)._kept
+
+
+def test_arrays_stay_when_the_tensor_beside_them_moves_to_shared_memory():
+    buffers = BatchBuffers()
+    array = buffers.take(0, 64)
+    tensor = torch.from_numpy(array).fill_(1)
+    tensor.share_memory_()
+    assert all(buffers.take(0, 64) is not None and taken(buffers, 0, 64).fill_(2) is not None for _ in range(5))
+    assert (array == 1).all()
+
+
+def test_a_tracer_that_holds_frames_does_not_free_what_is_in_use():
+    def holding(frame, event, argument):
+        assert frame.f_locals is not None
+        return holding
+
+    buffers = BatchBuffers()
+    sys.settrace(holding)
+    try:
+        first = taken(buffers, 0, 64).fill_(1)
+    finally:
+        sys.settrace(None)
+    taken(buffers, 0, 64).fill_(2)
+    assert bool((first == 1).all())
 
 
 def test_no_two_threads_get_the_same():
@@ -93,7 +122,7 @@ def test_no_two_threads_get_the_same():
 
     def take(number):
         for turn in range(2000):
-            batch = buffers.take(0, 4096)
+            batch = taken(buffers, 0, 4096)
             batch.fill_((number + turn) % 256)
             broken.extend([number] * (not bool((batch == (number + turn) % 256).all())))
 

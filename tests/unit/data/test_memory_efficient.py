@@ -227,6 +227,16 @@ def test_every_kind_of_file_is_read_by_its_own_dataset(tmp_path):
     assert len(MemoryEfficientDataset(tmp_path, kind="images")) == 1
 
 
+def test_a_transform_may_be_replaced_by_another_as_the_dataset_behind_it_allows(tmp_path):
+    Image.new("RGB", (9, 8), "red").save(tmp_path / "a.png")
+    dataset = MemoryEfficientDataset(tmp_path, transform=lambda image: image.size)
+    dataset.transform = lambda image: image.mode
+    assert dataset[0][0] == "RGB"
+    with pytest.raises(SpecError, match="make a new one"):
+        dataset.transform = None
+    assert dataset[0][0] == "RGB"
+
+
 def test_images_are_kept_small_and_transformed_anew(tmp_path):
     for number in range(3):
         Image.new("RGB", (9, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")

@@ -3,6 +3,9 @@
 import functools
 import json
 import operator
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -91,6 +94,59 @@ def test_a_list_takes_it_up():
     taken.extend(WholeBatch(COLLATED, lambda: list(SAMPLES)))
     taken[:1] = WholeBatch(COLLATED, lambda: list(SAMPLES))
     assert taken == SAMPLES * 3
+
+
+def whole():
+    return WholeBatch(COLLATED, lambda: list(SAMPLES))
+
+
+def test_two_of_them_are_joined_and_compared_like_lists():
+    assert whole() + whole() == SAMPLES * 2
+    assert functools.reduce(operator.add, [whole(), whole(), whole()]) == SAMPLES * 3
+    joined = whole()
+    joined += whole()
+    joined.extend(whole())
+    joined[:0] = whole()
+    assert joined == SAMPLES * 4
+    assert whole() == whole()
+    assert not operator.ne(whole(), whole())
+    assert whole() <= whole()
+    assert whole() >= whole()
+    assert not whole() < whole()
+    assert not whole() > whole()
+    assert [whole()] == [whole()]
+
+
+def test_one_whose_samples_could_not_be_made_tries_again():
+    answers = [MemoryError("full"), list(SAMPLES)]
+
+    def split():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    batch = WholeBatch(COLLATED, split)
+    with pytest.raises(MemoryError):
+        len(batch)
+    assert batch == SAMPLES
+
+
+def test_threads_that_ask_together_all_get_the_samples():
+    barrier = threading.Barrier(4)
+
+    def split():
+        time.sleep(0.05)
+        return list(SAMPLES)
+
+    batch = WholeBatch(COLLATED, split)
+
+    def ask(_):
+        barrier.wait(30)
+        return len(batch)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(4))) == [3] * 4
 
 
 def test_samples_are_made_once_and_only_when_asked_for():

@@ -21,8 +21,17 @@ def test_a_gathered_batch_is_what_collating_its_samples_gives(samples):
 
 def test_a_batch_is_of_fresh_tensors():
     store = MemoryStore(SAMPLES, rows=10)
-    store.gather(10, BatchBuffers().take)[0].fill_(-1.0)
-    assert (store.gather(200, BatchBuffers().take)[0] >= 0).all()
+    memory = BatchBuffers().take
+    first = store.gather(10, memory)[0].fill_(-1.0)
+    del first
+    for size in (10, 200, 10):
+        assert (store.gather(size, memory)[0] >= 0).all()
+
+
+@pytest.mark.parametrize("sample", [torch.zeros(0, 3), torch.ones(2, requires_grad=True), torch.tensor(2.0)])
+def test_tensors_of_every_kind_are_gathered(sample):
+    gathered = MemoryStore([sample] * 4, rows=6).gather(3, BatchBuffers().take)
+    assert torch.equal(gathered, torch.stack([sample] * 3))
 
 
 def test_samples_that_differ_or_are_no_tensors_are_collated_one_by_one():

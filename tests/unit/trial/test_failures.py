@@ -118,6 +118,20 @@ def test_a_worker_that_ended_is_found_by_its_exit_status(number, kills, kind):
     assert str(worker.pid) in failure.message
 
 
+def end_by_a_bus_error_in_a_moment():
+    faulthandler.disable()
+    time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGBUS)
+
+
+def test_a_worker_whose_socket_is_closed_before_it_is_dead_is_waited_for():
+    worker = multiprocessing.get_context("fork").Process(target=end_by_a_bus_error_in_a_moment)
+    worker.start()
+    failure = classify(EOFError(), Circumstances(phase="measure", workers=[worker]))
+    worker.join()
+    assert failure.kind == "shared_memory"
+
+
 @pytest.mark.parametrize(
     ("code", "kills", "kind"),
     [
