@@ -1,0 +1,1 @@
+"""Training that takes tuned loaders, and records how long it waited for data."""
