@@ -63,9 +63,10 @@ class Config(BaseModel):
         use_threshold_weights: Whether samples weigh by their threshold in the loss.
         threshold_weights: Weight of each threshold; None weighs low thresholds, whose gaps are rare, more.
         decision_threshold: Probability above which a pixel is predicted to be a gap.
-        dropout_rate: Rate of every dropout layer of the model.
+        dropout_rate: Rate of every dropout layer of the model; None leaves each as it was built.
         use_droppath: Whether blocks are skipped at random in training.
-        droppath_final_prob: How often the deepest block is skipped in the last epoch; linear in depth and epoch.
+        droppath_final_prob: How often the last block is skipped in the last epoch; it rises from block to block and from
+            epoch to epoch, along straight lines.
         normalization: `auto` makes group of batch normalisation under `group_norm_below` samples in a batch, `group`
             and `batch` make the one of the other always, `keep` leaves the model as it is.
         group_norm_below: Batch size under which `auto` changes.
@@ -117,7 +118,7 @@ class Config(BaseModel):
     threshold_weights: Annotated[tuple[Positive, ...], Field(strict=False)] | None = None
     decision_threshold: Inside = 0.5
 
-    dropout_rate: ShareBelowOne = 0.0
+    dropout_rate: ShareBelowOne | None = None
     use_droppath: bool = False
     droppath_final_prob: ShareBelowOne = 0.2
     normalization: NormalizationName = "auto"
