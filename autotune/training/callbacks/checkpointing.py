@@ -1,0 +1,123 @@
+"""`CheckpointingCallback`: the last, the best and a few epochs before, each a file that is whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+from autotune.errors import AutotuneError, SpecError
+from autotune.training.callbacks.base import Callback, Logs
+from autotune.training.callbacks.monitoring import Best, monitored
+from autotune.training.checkpoints import link_checkpoint
+
+_LOG = logging.getLogger(__name__)
+
+BEST, LAST, BEFORE_ERROR = "model_best.pt", "model_last.pt", "model_before_error.pt"
+_EPOCH = re.compile(r"model_epoch_(\d+)\.pt")
+
+
+class CheckpointingCallback(Callback):
+    """Keeps `model_last.pt`, `model_best.pt` and `model_epoch_<number>.pt` of the last few epochs.
+
+    Where a training ends by an error, `model_before_error.pt` holds the state after its last whole batch. An epoch's
+    files are one on the disk, under several names.
+
+    Args:
+        checkpoint_dir: Folder of the files.
+        monitor: Figure of an epoch that decides which is the best; None is that of the configuration.
+        mode: Whether the lowest (`min`) or the highest (`max`) is; None is that of the configuration.
+        every_epochs: Epochs between two checkpoints; the best and the last are kept in any case. None is
+            `checkpoint_every_epochs` of the configuration.
+        keep: Epochs that are kept beside them; None is `keep_checkpoints` of the configuration.
+
+    Raises:
+        SpecError: A setting breaks a rule.
+    """
+
+    order: ClassVar[int] = 30
+
+    def __init__(
+        self,
+        checkpoint_dir: str | os.PathLike[str] = "checkpoints",
+        *,
+        monitor: str | None = None,
+        mode: str | None = None,
+        every_epochs: int | None = None,
+        keep: int | None = None,
+    ) -> None:
+        for name, value in (("every_epochs", every_epochs), ("keep", keep)):
+            if value is not None and value < 1:
+                raise SpecError(f"{name} is at least 1, got {value}")
+        self.checkpoint_dir = Path(checkpoint_dir)
+        self._monitor = monitor
+        self._mode = mode
+        self._every = every_epochs
+        self._keep = keep
+        self._best = Best(mode or "min")
+        self._saved: int | None = None
+
+    @property
+    def best_path(self) -> Path:
+        """The checkpoint of the best epoch."""
+        return self.checkpoint_dir / BEST
+
+    @property
+    def last_path(self) -> Path:
+        """The checkpoint of the last epoch."""
+        return self.checkpoint_dir / LAST
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Take what was not given from the configuration."""
+        del logs
+        value = self._best.value
+        self._best = Best(self._mode or self.trainer.config.monitor_mode)
+        self._best.value = value
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Keep the epoch where it is due or the best."""
+        config = self.trainer.config
+        best = self._best.improves(monitored(logs or {}, self._monitor or config.monitor))
+        over = self.trainer.stop_training or epoch + 1 >= config.epochs
+        due = over or (epoch + 1) % (self._every or config.checkpoint_every_epochs) == 0
+        if due:
+            path = self.trainer.save_checkpoint(self.checkpoint_dir / f"model_epoch_{epoch:04d}.pt")
+            self._publish(path, [LAST, BEST] if best else [LAST])
+        elif best:
+            self.trainer.save_checkpoint(self.best_path)
+
+    def on_error(self, error: BaseException) -> None:
+        """Keep the state after the last whole batch."""
+        try:
+            path = self.trainer.save_checkpoint(self.checkpoint_dir / BEFORE_ERROR)
+        except AutotuneError as further:
+            _LOG.warning("the state before the error is not kept: %s", further)
+            return
+        error.add_note(
+            f"The state after the last whole batch is kept in {path}, the last whole epoch in {self.last_path}"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the best figure."""
+        return {"best": self._best.value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._best.value = state["best"]
+
+    def _publish(self, path: Path, names: list[str]) -> None:
+        """Give a checkpoint its other names, and remove those of old epochs."""
+        if not self.trainer.leads:
+            return
+        for name in names:
+            link_checkpoint(path, name)
+        found = [
+            (int(match[1]), file) for file in self.checkpoint_dir.iterdir() if (match := _EPOCH.fullmatch(file.name))
+        ]
+        for _, file in sorted(found)[: -(self._keep or self.trainer.config.keep_checkpoints)]:
+            file.unlink(missing_ok=True)
+
+
+__all__ = ["BEFORE_ERROR", "BEST", "LAST", "CheckpointingCallback"]
