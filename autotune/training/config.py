@@ -65,8 +65,8 @@ class Config(BaseModel):
         decision_threshold: Probability above which a pixel is predicted to be a gap.
         dropout_rate: Rate of every dropout layer of the model; None leaves each as it was built.
         use_droppath: Whether blocks are skipped at random in training.
-        droppath_final_prob: How often the last block is skipped in the last epoch; it rises from block to block and from
-            epoch to epoch, along straight lines.
+        droppath_final_prob: How often the last block is skipped in the last epoch; it rises from block to block and
+            from epoch to epoch, along straight lines.
         normalization: `auto` makes group of batch normalisation under `group_norm_below` samples in a batch, `group`
             and `batch` make the one of the other always, `keep` leaves the model as it is.
         group_norm_below: Batch size under which `auto` changes.
