@@ -18,6 +18,7 @@ from autotune.resolve.online_setting import (
     proposed_settings,
     rivals_of,
 )
+from autotune.resolve.provenance import note_resolution, resolution_of
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
@@ -107,7 +108,11 @@ def online_loader(
         )
 
     own = {name: arguments[name] for name in _WITH_WORKERS if arguments.get(name) is not None}
-    return OnlineLoader(plain, trial, epochs=epochs, worker_arguments=own)
+    loader = OnlineLoader(plain, trial, epochs=epochs, worker_arguments=own)
+    resolution = resolution_of(plain)
+    if resolution is not None:
+        note_resolution(loader, resolution)
+    return loader
 
 
 def _check_counts(**counts: int | None) -> None:

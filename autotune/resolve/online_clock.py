@@ -81,10 +81,18 @@ class SegmentClock:
         return now_s - self.asked_s[self.ask.lead] >= self.ask.window_s and inside == self.ask.rounded(inside)
 
     def _is_futile(self, count: int, now_s: float) -> bool:
-        """Tell whether even the first batches, which a filled queue makes look fast, come far too slowly."""
-        if self.ask.give_up_below is None or count < 1 + max(WINDOW_MIN_BATCHES, self.ask.setting.num_workers):
+        """Tell whether batches come far too slowly, once each worker has had its first ones, which wait for its start.
+
+        They may still be made to look fast by a filled queue: what is too slow even so is given up.
+        """
+        least = max(WINDOW_MIN_BATCHES, self.ask.setting.num_workers)
+        if self.ask.give_up_below is None or count < self._settled + least:
             return False
-        return _rate(self.samples[1:], now_s - self.asked_s[1]) < self.ask.give_up_below
+        return _rate(self.samples[self._settled :], now_s - self.asked_s[self._settled]) < self.ask.give_up_below
+
+    @property
+    def _settled(self) -> int:
+        return min(self.ask.lead, max(1, 2 * self.ask.setting.num_workers))
 
     @property
     def batches(self) -> int:
@@ -108,7 +116,7 @@ class SegmentClock:
     def seen(self) -> Seen | None:
         """Give what the window showed; None where the segment was too short for one."""
         if self.futile:
-            first, last = 1, self.batches
+            first, last = self._settled, self.batches
         else:
             first, last = self.ask.lead, self.batches - self.ask.tail
         if self.batches < self.ask.fewest and not self.futile:

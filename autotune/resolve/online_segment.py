@@ -87,7 +87,8 @@ class Segment:
         except Exception as error:
             if not self._guarded:
                 raise
-            self.failure = f"{type(error).__name__}: {error}".partition("\n")[0]
+            lines = str(error).strip().splitlines() or [""]
+            self.failure = f"{type(error).__name__}: {lines[-1]}"  # the first ones tell of the worker, this one why
             self.missing = self._feed.take_back()
         self._clock.end()
 

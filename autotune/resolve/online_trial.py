@@ -106,7 +106,7 @@ class Trial:
         self._window = segment_batches
         self._fixed = segment_batches is not None
         self._random = random.Random(seed)  # noqa: S311 (no secret)
-        self._best_samples_per_s = 0.0
+        self._incumbent_samples_per_s = 0.0
         self._story = self._run()
         self._advance(None)
 
@@ -120,8 +120,6 @@ class Trial:
         self._batches -= batches
         if self._segments is not None:
             self._segments -= 1
-        if seen is not None and not seen.futile:
-            self._best_samples_per_s = max(self._best_samples_per_s, seen.samples_per_s)
         self._advance(seen)
 
     def pass_over(self, batches: int) -> None:
@@ -166,6 +164,7 @@ class Trial:
         if look.wait_share <= DATA_WAIT_TARGET_SHARE:
             waits = f"{look.wait_share:.1%} of the time goes into waiting for batches"
             return Verdict(setting=self.base, outcome="nothing_to_gain", why=f"{waits}: faster loading buys nothing")
+        self._incumbent_samples_per_s = look.samples_per_s
         rivals = self._plan(look.batches)
         if not rivals:
             return self._too_few()
@@ -173,6 +172,7 @@ class Trial:
         if len(rivals) > 1:
             screened = yield from self._screened(rivals)
             challengers = finalists(look, screened)
+            self._incumbent_samples_per_s = look.samples_per_s  # who got so far is measured against that alone
             rates = {one.setting: one.samples_per_s for one in screened}
             gain = rates[challengers[0]] / look.samples_per_s if challengers else None
         if not challengers:
@@ -187,32 +187,31 @@ class Trial:
         for setting in self._random.sample(rivals, len(rivals)):
             if setting not in self.failed:
                 seen = yield self._asked(setting)
-                screened += [seen] if seen is not None else []
+                if seen is not None:
+                    screened.append(seen)
+                    self._incumbent_samples_per_s = max(self._incumbent_samples_per_s, seen.samples_per_s)
         return screened
 
     def _blocks(self, challengers: Sequence[Setting], count: int) -> Generator[Ask, Seen | None, list[Block]]:
         blocks: list[Block] = []
-        left = list(challengers)
+        going = [one for one in challengers if one not in self.failed]
         order: list[Setting] = []
         for number in range(count):
-            order = order[::-1] if number % 2 else self._random.sample([self.base, *left], len(left) + 1)
+            order = order[::-1] if number % 2 else self._random.sample([self.base, *going], len(going) + 1)
             block: dict[Setting, Seen] = {}
-            for setting in [one for one in order if one == self.base or one in left]:
-                if setting in self.failed:
+            for setting in order:
+                if not going or (setting != self.base and setting not in going):
                     continue
                 seen = yield self._asked(setting)
                 if seen is not None and not seen.futile:
                     block[setting] = seen
-                elif seen is not None:
-                    left.remove(setting)
+                dropped = setting if seen is not None and seen.futile else None
+                going = [one for one in going if one != dropped and one not in self.failed]
             blocks.append(block)
-            left = [one for one in left if one not in self.failed]
-            if not left:
-                break
         return blocks
 
     def _asked(self, setting: Setting) -> Ask:
-        give_up = None if setting == self.base else FUTILITY_SHARE * self._best_samples_per_s
+        give_up = None if setting == self.base else FUTILITY_SHARE * self._incumbent_samples_per_s
         return Ask(setting=setting, window_batches=self._window, give_up_below=give_up)
 
     def _plan(self, looked_batches: int) -> list[Setting]:
