@@ -1,11 +1,13 @@
 """Metrics count as their definitions say, tell empty classes apart, and add up over batches."""
 
+import json
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metric_ranks import count_share, counted
 
 from autotune.errors import DatasetError, SpecError
 from autotune.training.metrics.classification import ThresholdMetrics
@@ -227,3 +229,14 @@ def test_classes_refuse_other_channels_and_masks_that_hold_none():
         ClassMetrics(3).update(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4))
     with pytest.raises(DatasetError, match="0 to 2, got 7"):
         ClassMetrics(3).update(torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4), 7))
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("shares", [(0, 2, 4), (0, 4, 4)])
+def test_figures_are_those_of_all_processes_together_even_of_one_that_saw_nothing(shares, tmp_path):
+    torch.multiprocessing.spawn(count_share, (shares, str(tmp_path)), nprocs=2)
+    alone = [metrics.compute() for metrics in counted(0, 4)]
+    for rank in range(2):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == alone

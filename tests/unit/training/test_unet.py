@@ -22,15 +22,6 @@ from autotune.training.optimization import (
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small layers gain nothing from threads, which wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def unet(seed=0, **settings_):
     torch.manual_seed(seed)
     return ThresholdUNet(**settings_)
