@@ -1,6 +1,8 @@
 """`Config` refuses what breaks a rule as it is set, names the value, and stays as it was."""
 
+import copy
 import json
+import pickle
 
 import pytest
 from hypothesis import given
@@ -120,6 +122,16 @@ def test_an_update_that_fails_changes_nothing():
     with pytest.raises(SpecError, match="clip_value"):
         config.update(epochs=3, clip_value=0.0)
     assert config == Config()
+
+
+def test_copies_are_equal_and_change_by_themselves():
+    config = Config(epochs=3, thresholds=(5, 10))
+    for copied in (copy.deepcopy(config), pickle.loads(pickle.dumps(config)), config.model_copy()):
+        assert copied == config
+        copied.epochs = 4
+        assert config.epochs == 3
+        with pytest.raises(SpecError, match="epochs"):
+            copied.epochs = 0
 
 
 @given(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_ranks import count_share, counted
 
-from autotune.errors import DatasetError, SpecError
+from autotune.errors import DatasetError, MissingExtraError, SpecError
 from autotune.training.metrics.classification import ThresholdMetrics
 from autotune.training.metrics.segmentation import ClassMetrics, SegmentationMetrics
 
@@ -143,6 +144,12 @@ def test_decisions_and_masks_of_any_type_count_alike(dtype):
 
 def test_soft_masks_are_gaps_from_a_half_on():
     assert figures(torch.ones(1, 1, 1, 2), torch.tensor([[[[0.5, 0.49]]]]))["accuracy"] == 0.5
+
+
+def test_without_torchmetrics_the_message_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    with pytest.raises(MissingExtraError, match=r"'dataloader-autotune\[training\]'"):
+        SegmentationMetrics()
 
 
 # By threshold
