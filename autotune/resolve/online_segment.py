@@ -101,7 +101,7 @@ class Segment:
                 batch = next(batches)
             except StopIteration:
                 return
-            with deaths_held(self._workers):
+            with deaths_held(workers=self._workers):
                 self._clock.arrive(self._feed.delivered())
                 self.delivered += 1
                 yield batch
@@ -109,7 +109,7 @@ class Segment:
 
 
 @contextmanager
-def deaths_held(workers: bool) -> Iterator[None]:
+def deaths_held(*, workers: bool) -> Iterator[None]:
     """Tell of a worker's death only when the consumer has done with its batch.
 
     torch raises it from a signal handler, which is in the middle of the consumer's training step as likely as not; here

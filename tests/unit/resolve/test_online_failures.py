@@ -10,6 +10,7 @@ import torch
 from online_datasets import Broken, Deadly, Drawn, NoSharedMemory, Plain
 
 import autotune
+from autotune.resolve.online_segment import deaths_held
 from autotune.resolve.online_setting import SAFE
 
 pytestmark = [
@@ -65,7 +66,6 @@ def test_workers_of_the_setting_that_was_found_may_die_too():
 
 def test_a_worker_killed_while_the_step_runs_does_not_reach_the_step():
     loader = online(Plain(200), num_workers=1, settings=[{"prefetch_factor": 4}])
-    before = signal.getsignal(signal.SIGCHLD)
     given = []
     for number, batch in enumerate(loader):
         given.append(batch)
@@ -76,7 +76,44 @@ def test_a_worker_killed_while_the_step_runs_does_not_reach_the_step():
             torch.rand(10).sum()
     assert indices(given) == list(range(200))
     assert loader.report.outcome == "fallback"
-    assert callable(signal.getsignal(signal.SIGCHLD)) or signal.getsignal(signal.SIGCHLD) == before
+
+
+@pytest.fixture
+def told():
+    """Numbers of the signals that a handler of SIGCHLD was called with."""
+    numbers = []
+
+    def handler(number, _):
+        numbers.append(number)
+
+    before = signal.signal(signal.SIGCHLD, handler)
+    yield numbers
+    assert signal.getsignal(signal.SIGCHLD) is handler
+    signal.signal(signal.SIGCHLD, before)
+
+
+def test_deaths_are_told_when_the_step_is_done_and_the_handler_is_put_back(told):
+    with deaths_held(workers=True):
+        os.kill(os.getpid(), signal.SIGCHLD)
+        assert told == []
+    assert told == [signal.SIGCHLD]
+
+
+def test_an_error_of_the_step_goes_before_a_death(told):
+    def step():
+        with deaths_held(workers=True):
+            os.kill(os.getpid(), signal.SIGCHLD)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        step()
+    assert told == []
+
+
+def test_without_workers_signals_are_left_alone(told):
+    with deaths_held(workers=False):
+        os.kill(os.getpid(), signal.SIGCHLD)
+        assert told == [signal.SIGCHLD]
 
 
 @pytest.mark.parametrize("pins", [{}, {"num_workers": 2}])

@@ -89,6 +89,7 @@ def test_nothing_is_tried_where_the_step_takes_the_time():
     assert [segment.setting for segment in loader.report.segments] == [SAFE]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 def test_a_step_that_waits_for_slow_samples_gets_workers():
     loader = online(Drawn(400, slow_s=0.004), settings=[{"num_workers": 4}], segment_batches=8)
     found = list(loader)
@@ -318,6 +319,14 @@ def test_samples_are_read_where_the_setting_says():
     readers = {process for batch in loader for process in batch[:, 1].tolist()}
     assert os.getpid() in readers
     assert len(readers) > 1
+
+
+@pytest.mark.parametrize("argument", [{"timeout": 60}, {"multiprocessing_context": "fork"}])
+def test_arguments_that_need_workers_are_kept_for_settings_with_workers(argument):
+    loader = online(Plain(200), settings=[{"num_workers": 1}], segment_batches=2, **argument)
+    assert [int(index) for batch in loader for index in batch[:, 0]] == list(range(200))
+    assert {segment.setting.num_workers for segment in loader.report.segments} == {0, 1}
+    assert not any(segment.failure for segment in loader.report.segments)
 
 
 def test_a_pinned_field_is_varied_by_no_setting():
