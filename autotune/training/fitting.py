@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,8 +41,9 @@ class Progress:
         batches: Batches that were trained on.
         samples: Their samples.
         loss_sum: Their losses, each times its samples.
+        learning_rate: That of the last of them.
         timing: Figures of `TimedBatches`; None before the first batch.
-        random_now: Random numbers after the last of the batches; None where it runs.
+        random_now: Random numbers after the last of the batches; None before the first.
     """
 
     orders: dict[str, OrderState]
@@ -50,8 +51,9 @@ class Progress:
     batches: int = 0
     samples: int = 0
     loss_sum: float = 0.0
+    learning_rate: float = 0.0
     timing: dict[str, float] | None = None
-    random_now: State | None = field(default=None)
+    random_now: State | None = None
 
 
 class Fitting:
@@ -97,6 +99,7 @@ class Fitting:
         self.updates = Updates(model, config, device=ranks.device, batches_per_epoch=batches_of(loaders["train"]))
         self.progress: Progress | None = None
         self._timed: TimedBatches | None = None
+        self._whole = True
 
     def run_epoch(self, epoch: int) -> dict[str, Any]:
         """Train for an epoch, or for the rest of one that was broken off, and validate.
@@ -111,13 +114,13 @@ class Fitting:
             NonFiniteLossError: A loss is NaN or infinite.
             DatasetError: A batch does not fit, or there is none.
         """
-        rate = self._train(epoch)
+        self._train(epoch)
         progress, timed = self._going(), self._timing()
         loss_sum, samples = self._ranks.summed(progress.loss_sum, progress.samples)
         (share,) = self._ranks.summed(timed.share / self._ranks.world_size)
         logs: dict[str, Any] = {
             "train_loss": loss_sum / samples,
-            "learning_rate": rate,
+            "learning_rate": progress.learning_rate,
             "data_wait_share": share,
             "first_batch_s": timed.first_batch_s,
             "train_s": timed.first_batch_s + timed.wall_s,
@@ -132,14 +135,15 @@ class Fitting:
         self.progress = self._timed = None
         return logs
 
-    def _train(self, epoch: int) -> float:
-        """Train on the batches of an epoch, and give the last learning rate."""
-        resumed = self.progress is not None
-        progress = self.progress or Progress(orders=self._orders(), random=self._randomness.states)
-        if resumed:
+    def _train(self, epoch: int) -> None:
+        """Train on the batches of an epoch."""
+        if self.progress is None:
+            progress = Progress(orders=self._orders(), random=self._randomness.states)
+        else:
+            progress = self._broken_off(self.progress)
             self._set_orders(progress.orders)
             self._randomness.states = progress.random
-        self.progress = progress
+        self.progress, self._whole = progress, False
         for loader in self._loaders.values():
             enter_epoch(loader, epoch)
         self.updates.begin_epoch(epoch)
@@ -149,15 +153,16 @@ class Fitting:
             earlier=progress.timing,
             after_skip=self._skipped,
         )
-        rate = self.updates.learning_rate
         for given in timed:
-            rate = self.updates.learning_rate
             self._batch(given, progress, epoch)
+            # what the next batch draws is drawn anew where an error ends the training in the middle of it
+            progress.random_now, self._whole = self._randomness.states, False
+        self._whole = True
         if not progress.batches:
             raise no_batches(self._loaders["train"], "train")
         last = progress.batches - 1
-        self._check_norm(self.updates.apply(), where=f"batch {last} of epoch {epoch}", at=(epoch, last), rate=rate)
-        return rate
+        where = f"batch {last} of epoch {epoch}"
+        self._check_norm(self.updates.apply(), where=where, at=(epoch, last), rate=progress.learning_rate)
 
     def _skipped(self) -> None:
         """Go on with the random numbers that the batches before the break had left."""
@@ -180,6 +185,8 @@ class Fitting:
         progress.batches += 1
         progress.samples += outputs.samples
         progress.loss_sum += value * outputs.samples
+        progress.learning_rate = rate
+        self._whole = True
         self._callbacks.on_batch_end(
             progress.batches - 1, {"loss": value, "learning_rate": rate, "gradient_norm": norm, "epoch": epoch}
         )
@@ -228,22 +235,18 @@ class Fitting:
         return {"updates": self.updates.state(), "ranks": self._ranks.gathered(self._own_state())}
 
     def _own_state(self) -> State:
-        progress = self.progress
-        return {
-            "orders": self._orders(),
-            "random": self._randomness.states,
-            "progress": None
-            if progress is None
-            else {
-                "orders": progress.orders,
-                "random": progress.random,
-                "batches": progress.batches,
-                "samples": progress.samples,
-                "loss_sum": progress.loss_sum,
-                "timing": progress.timing if self._timed is None else self._timed.figures,
-                "random_now": self._randomness.states,
-            },
-        }
+        kept = None if self.progress is None else vars(self._broken_off(self.progress))
+        return {"orders": self._orders(), "random": self._randomness.states, "progress": kept}
+
+    def _broken_off(self, progress: Progress) -> Progress:
+        """Give how far an epoch is as one that is broken off here goes on: after its last whole batch."""
+        if not progress.batches:
+            return replace(progress, timing=None, random_now=None)
+        return replace(
+            progress,
+            timing=progress.timing if self._timed is None else self._timed.figures,
+            random_now=self._randomness.states if self._whole else progress.random_now,
+        )
 
     def set_state(self, state: State, *, epoch: int) -> None:
         """Go on from a state that `state` gave.
@@ -271,11 +274,12 @@ class Fitting:
         if epoch > 0:
             for loader in self._loaders.values():
                 begin_as_later_pass(loader)
-        self._set_orders(own["orders"])
+        if not moved:
+            self._set_orders(own["orders"])
         self.updates.set_state(state["updates"])
         self._randomness.states = None if moved and self._ranks.rank else own["random"]
         self.progress = None if own["progress"] is None else Progress(**own["progress"])
-        self._timed = None
+        self._timed, self._whole = None, False
 
     def _orders(self) -> dict[str, OrderState]:
         return {name: order_state(loader) for name, loader in self._loaders.items()}

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from autotune.data.device_stage import device_transform_of
 from autotune.errors import DatasetError, SpecError
+from autotune.resolve.online_loading import OnlineLoader
 from autotune.training.batches import Batch, batch_of, on_device
 from autotune.training.config import Config
 
@@ -56,13 +57,14 @@ class Forward:
 
         Args:
             given: The batch, as the loader gave it.
-            loader: The loader; one that is no `DataLoader` of torch has run such a transform itself.
+            loader: The loader; those that move batches themselves run such a transform, too.
 
         Raises:
             DatasetError: It is no batch of images and masks.
         """
         moved = on_device(given, self._device)
-        transform = device_transform_of(loader.dataset) if isinstance(loader, DataLoader) else None
+        plain = isinstance(loader, DataLoader | OnlineLoader)
+        transform = device_transform_of(loader.dataset) if plain else None
         return batch_of(moved if transform is None else transform(moved))
 
     def __call__(self, network: nn.Module, batch: Batch) -> Outputs:

@@ -86,10 +86,8 @@ def batches_of(loader: Any) -> int | None:
 def loader_params(loader: Any) -> dict[str, str]:
     """Give the settings of a loader as text, by their names."""
     resolution = resolution_of(loader)
-    if resolution is not None:
-        fields = resolution.config.model_dump()
-    else:
-        fields = {name: getattr(loader, name) for name in _SETTINGS if hasattr(loader, name)}
+    fields = {} if resolution is None else resolution.config.model_dump()
+    fields |= {name: getattr(loader, name) for name in _SETTINGS if hasattr(loader, name)}
     return {name: "default" if value is None else str(value) for name, value in fields.items()}
 
 

@@ -11,10 +11,12 @@ from autotune.data.build import EpochSampler
 from autotune.data.stages import set_epoch
 from autotune.data.streaming import StreamedArchive
 from autotune.errors import CheckpointError
+from autotune.resolve.online_loading import OnlineLoader
 
 OrderState = dict[str, Any]
 """Generators and seeds of a loader, in types that a checkpoint may hold."""
 
+_LOADER = "loader"
 _PARTS = ("", "sampler", "batch_sampler", "batch_sampler.sampler")
 """Parts of a loader that may have a generator, a seed or an epoch of their own."""
 
@@ -42,11 +44,13 @@ def order_state(loader: Any) -> OrderState:
         generator, seed = getattr(part, "generator", None), getattr(part, "seed", None)
         if isinstance(generator, torch.Generator):
             state[f"{name}.generator"] = generator.get_state()
-        if name and isinstance(seed, int):
+        if name != _LOADER and isinstance(seed, int):
             state[f"{name}.seed"] = seed
     dataset = getattr(loader, "dataset", None)
     if isinstance(dataset, StreamedArchive):
         state["stream.seed"] = dataset.order_seed
+    if isinstance(loader, OnlineLoader):
+        state["online.found"] = loader.state_dict()  # what it came to needs not to be found again
     return state
 
 
@@ -68,6 +72,8 @@ def set_order_state(loader: Any, state: OrderState) -> None:
         place, _, kind = name.rpartition(".")
         if place == "stream":
             loader.dataset.order_seed = value
+        elif place == "online":
+            loader.load_state_dict(value)
         elif kind == "generator":
             parts[place].generator.set_state(value)
         else:
@@ -92,7 +98,7 @@ def _parts(loader: Any) -> Iterator[tuple[str, Any]]:
         for step in name.split("."):
             part = getattr(part, step, None) if step else part
         if part is not None:
-            yield name, part
+            yield name or _LOADER, part
 
 
 __all__ = ["OrderState", "begin_as_later_pass", "enter_epoch", "order_state", "set_order_state"]

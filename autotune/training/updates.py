@@ -105,12 +105,13 @@ class Updates:
             for parameter in parameters:
                 parameter.grad.div_(self.pending)  # type: ignore[union-attr]  # filtered above
         norm = float(clip_gradients(parameters, self._config))
-        if math.isfinite(norm) or self.scales:
+        made = math.isfinite(norm) or self.scales
+        if made:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.pending = 0
-        if self.scheduler.interval == "batch":
+        if made and self.scheduler.interval == "batch":
             self.scheduler.step()
         return norm
 
