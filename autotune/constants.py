@@ -162,3 +162,10 @@ ONLINE_SETTINGS_MAX = 5
 """Settings that are proposed beside the resolved one: each costs a start of workers, and a segment of an epoch."""
 ONLINE_BLOCKS_WANTED = 5
 """Blocks of segments that windows are not made longer at the cost of."""
+ONLINE_WORKERS_MAX = 16
+"""Workers that are proposed on machines with more CPUs: each takes memory and a start in every segment, and a step that
+more of them would feed is rare. Who has one names the settings."""
+ONLINE_WORKER_BYTES = 128 * 1024**2
+"""Host memory that a worker is reckoned to take beside its batches: its interpreter's own pages, once it has worked."""
+ONLINE_GLANCES_MAX = 2
+"""Passes left before a first segment has ended that do not count as epochs: somebody looks at a batch."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from autotune.errors import SpecError
 from autotune.machine import machine_facts
 from autotune.resolve.best import best_loader
-from autotune.resolve.distributed import ranks_on_node
+from autotune.resolve.distributed import in_process_group, ranks_on_node, share_of
+from autotune.resolve.online_memory import refusal, room_now
 from autotune.resolve.online_setting import (
     SETTING_FIELDS,
     Setting,
@@ -57,7 +58,12 @@ def online_loader(
 
     What is measured is the machine as it is in these epochs: where the first one reads from disk and later ones from
     the page cache, an offline study says more. With a cache, settings are tried from the second epoch on, when it is
-    filled. In distributed training each rank tries the same settings in the same order, and decides for itself.
+    filled. What there is no memory for is left out, and the report says so. Where several processes train together
+    nothing is tried: they wait for each other in every step, so none can tell how fast it loads itself.
+
+    A state has the position within the epoch: `loader.load_state_dict(state)` goes on behind the batch that was given
+    before `state = loader.state_dict()`, and `loader.load_state_dict({"position": 120})` begins the next pass behind
+    its 120th batch, without reading those before it.
 
     Args:
         dataset: A map-style dataset.
@@ -83,9 +89,12 @@ def online_loader(
     _check_counts(segments=segments, segment_batches=segment_batches, epochs=epochs)
     _check_arguments(dataset, arguments)
     from autotune.data.caches.device import DeviceCache
-    from autotune.resolve.online_loading import OnlineLoader
+    from autotune.resolve.online_loading import TOGETHER, OnlineLoader
     from autotune.resolve.online_trial import Trial
+    from autotune.resolve.online_verdict import Verdict
 
+    share = share_of(arguments.get("rank"), arguments.get("world_size"), environ=environ)
+    together = share.world_size > 1 or in_process_group()
     pins = {name: arguments[name] for name in SETTING_FIELDS if arguments.get(name) is not None}
     given = None if settings is None else checked_settings(settings, pins)
     plain = best_loader(dataset, **arguments)
@@ -98,14 +107,18 @@ def online_loader(
         rivals = rivals_of(base, tried, pins=pins, has_accelerator=here)
         if isinstance(plain.dataset, DeviceCache):  # samples on a device are no worker's to read
             rivals = []
-        return Trial(
+        made = Trial(
             base,
             most_promising(rivals) if given is None else rivals,
             batches=batches,
             segments=segments,
             segment_batches=segment_batches,
             seed=seed,
+            refuses=lambda setting, batch_bytes: refusal(setting, batch_bytes, room_now()),
         )
+        if together:
+            made.end(Verdict(setting=base, outcome="undecided", why=TOGETHER))
+        return made
 
     own = {name: arguments[name] for name in _WITH_WORKERS if arguments.get(name) is not None}
     loader = OnlineLoader(plain, trial, epochs=epochs, worker_arguments=own)

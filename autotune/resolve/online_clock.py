@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from autotune.constants import WINDOW_MIN_BATCHES
+from autotune.data.facts import sample_nbytes
 from autotune.resolve.online_order import Feed
-from autotune.resolve.online_trial import Ask
+from autotune.resolve.online_plan import Ask
 from autotune.resolve.online_verdict import Seen
 
 
@@ -34,6 +36,7 @@ class SegmentClock:
         began_s: Reading when the segment began.
         ended_s: Reading when its workers had ended.
         futile: Whether it was cut short for being far behind.
+        batch_bytes: Bytes of the largest batch.
     """
 
     ask: Ask
@@ -46,6 +49,7 @@ class SegmentClock:
     began_s: float = 0.0
     ended_s: float = 0.0
     futile: bool = False
+    batch_bytes: int = 0
     _tail_begun: bool = False
 
     def begin(self) -> None:
@@ -62,10 +66,11 @@ class SegmentClock:
         self._tail_begun = self.feed.finished
         self.asked_s.append(self.now())
 
-    def arrive(self, samples: int) -> None:
+    def arrive(self, samples: int, batch: Any) -> None:
         """Take the time when the batch is there."""
         self.arrived_s.append(self.now())
         self.samples.append(samples)
+        self.batch_bytes = max(self.batch_bytes, sample_nbytes(batch))
 
     def end(self) -> None:
         """Take the time when nothing of the segment is left."""
@@ -131,6 +136,7 @@ class SegmentClock:
             wait_share=min(1.0, waited / seconds) if seconds > 0 else 0.0,
             batches=last - first,
             futile=self.futile,
+            batch_bytes=self.batch_bytes,
         )
 
 

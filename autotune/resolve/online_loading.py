@@ -11,20 +11,28 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from autotune.constants import ONLINE_GLANCES_MAX
 from autotune.data.caches import CachedDataset
 from autotune.data.stages import set_epoch
+from autotune.errors import SpecError
+from autotune.resolve.distributed import in_process_group
 from autotune.resolve.online_clock import SegmentClock
 from autotune.resolve.online_order import Feed, Order
+from autotune.resolve.online_plan import Ask
 from autotune.resolve.online_reading import Pass, Reading
 from autotune.resolve.online_report import OnlineReport, TriedSegment
 from autotune.resolve.online_setting import SAFE, SETTING_FIELDS, Setting
-from autotune.resolve.online_trial import Ask, Trial
+from autotune.resolve.online_stand_in import StandIn
+from autotune.resolve.online_trial import Trial
 from autotune.resolve.online_verdict import Verdict
 
 _LOG = logging.getLogger(__name__)
 
+TOGETHER = "processes that train together wait for each other in every step, so none can tell how fast it loads itself"
+"""Why settings are not tried in distributed training."""
 
-class OnlineLoader:
+
+class OnlineLoader(StandIn):
     """Gives the batches of a plain loader, bit for bit and in its order, and finds out how they come fastest.
 
     In the first epochs, successive segments run under different settings, with what consumes the batches in between;
@@ -32,7 +40,8 @@ class OnlineLoader:
     would. Where a setting fails, the batches that are missing are read in this process, and it is not used again.
 
     While settings are tried, what is read in this process is read from a copy of the dataset, so that no file is open
-    in it when workers are forked. Workers end with a pass that is left early.
+    in it when workers are forked. Workers end with a pass that is left early, which counts as an epoch; only the first
+    two that somebody leaves before a segment has ended do not. In a pass inside another one nothing is tried.
 
     Args:
         plain: The resolved loader, which is taken apart and never iterated.
@@ -51,56 +60,22 @@ class OnlineLoader:
         worker_arguments: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        self._plain = plain
+        super().__init__(plain)
         self._reading = Reading(plain, worker_arguments or {})
         self._epochs = epochs
         self._clock = clock
         self._base = setting_of(plain)
         self._filling = isinstance(plain.dataset, CachedDataset)
         self._tried: list[TriedSegment] = []
+        self._left_out: Mapping[Setting, str] = {}
         self._seed: int | None = None
         self._epoch = 0
         self._skip = 0
-        self._current: Pass | None = None
+        self._glances = 0
         self._running: Pass | None = None
         self._verdict: Verdict | None = None
         self._trial = self._prepared(trial)
         self._reading.forks = self._trial is not None
-
-    @property
-    def dataset(self) -> Any:
-        """The dataset, with archive and cache inside it."""
-        return self._plain.dataset
-
-    @property
-    def batch_size(self) -> int | None:
-        """Samples in a batch; None with a batch sampler of the caller's."""
-        return self._plain.batch_size
-
-    @property
-    def sampler(self) -> Any:
-        """What gives the order."""
-        return self._plain.sampler
-
-    @property
-    def batch_sampler(self) -> Any:
-        """What gives the batches of indices."""
-        return self._plain.batch_sampler
-
-    @property
-    def drop_last(self) -> bool:
-        """Whether the last, smaller batch is dropped."""
-        return self._plain.drop_last
-
-    @property
-    def generator(self) -> Any:
-        """What the order is drawn from."""
-        return self._plain.generator
-
-    @property
-    def collate_fn(self) -> Any:
-        """What makes a batch of a list of samples."""
-        return self._plain.collate_fn
 
     @property
     def setting(self) -> Setting:
@@ -126,8 +101,9 @@ class OnlineLoader:
     def report(self) -> OnlineReport:
         """What was tried so far, what it cost, and what it came to."""
         verdict, tried = self._verdict, tuple(self._tried)
+        left_out = tuple(f"{one.label()} is left out: {why}" for one, why in self._left_out.items())
         if verdict is None:
-            return OnlineReport(base=self._base, setting=self._base, segments=tried)
+            return OnlineReport(base=self._base, setting=self._base, segments=tried, left_out=left_out)
         return OnlineReport(
             base=self._base,
             setting=verdict.setting,
@@ -136,10 +112,8 @@ class OnlineLoader:
             ratio=verdict.ratio,
             pairs=verdict.pairs,
             segments=tried,
+            left_out=left_out,
         )
-
-    def __len__(self) -> int:
-        return len(self._plain)
 
     def __iter__(self) -> Iterator[Any]:
         states = [generator.get_state() for generator in self._generators()]
@@ -150,7 +124,6 @@ class OnlineLoader:
         begun = Pass(epoch=self._epoch, order=Order(batches), seed=self._seed, states=states, position=self._skip)
         self._epoch += 1
         self._skip = 0
-        self._current = begun
         return self._batches(begun)
 
     def set_epoch(self, epoch: int) -> None:
@@ -166,8 +139,15 @@ class OnlineLoader:
             taker.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what a later run needs to go on behind the batch that was given last, under the setting found so far."""
-        within = self._current if self._current is not None and self._current is self._running else None
+        """Give what a later run needs to go on behind the batch that was given last, under the setting found so far.
+
+        While one pass is inside another, it is the outer one that is gone on with.
+
+        Returns:
+            `epoch` of the pass that is gone on with, `position` as the number of its batches that were given,
+            `generators` with the states from before its order was drawn, and `setting`; None where none was found.
+        """
+        within = self._running
         states = [generator.get_state() for generator in self._generators()] if within is None else within.states
         return {
             "epoch": self._epoch if within is None else within.epoch,
@@ -179,70 +159,105 @@ class OnlineLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken: the next pass begins behind the batch that was given last.
 
-        A setting that was found is taken over; where none was, settings are tried anew in the epochs that are left.
+        What the state leaves out stays as it is, so `load_state_dict({"position": 120})` begins the next pass behind
+        its 120th batch. Those before it are not read, and no segment counts them. A setting that was found is taken
+        over; where none was, settings are tried anew in the epochs that are left.
+
+        Raises:
+            SpecError: The position is none of this loader's.
         """
-        for generator, was in zip(self._generators(), state["generators"], strict=True):
+        position = state.get("position", self._skip)
+        self._check_position(position)
+        for generator, was in zip(self._generators(), state.get("generators") or (), strict="generators" in state):
             generator.set_state(was)
         self._reading.let_go()
+        self._running = None  # a pass that somebody still holds is not the one to go on with
         taker = self._epoch_taker()
-        if taker is not None:
+        if taker is not None and "epoch" in state:
             taker.set_epoch(state["epoch"])
-        self._epoch, self._skip = state["epoch"], state["position"]
-        if state["setting"] is not None:
+        self._epoch, self._skip = state.get("epoch", self._epoch), position
+        if state.get("setting") is not None:
             setting = Setting.model_validate(state["setting"])
-            self._settle(Verdict(setting=setting, outcome="resumed", why="the run before this one had found it"))
+            if self._verdict is None or self._verdict.setting != setting:
+                self._settle(Verdict(setting=setting, outcome="resumed", why="the run before this one had found it"))
+
+    def _check_position(self, position: Any) -> None:
+        batches = self._batches_told()
+        whole = isinstance(position, int) and not isinstance(position, bool) and position >= 0
+        if not whole or (batches is not None and position > batches):
+            most = "" if batches is None else f" and at most the {batches} batches of this loader"
+            raise SpecError(
+                f"position must be a whole number from 0 on{most}, got {position!r}; "
+                "go on with the data and the batch size that the state was taken with"
+            )
 
     def _prepared(self, trial: Callable[[Setting, int], Trial] | None) -> Trial | None:
-        try:
-            batches = len(self._plain)
-        except (TypeError, NotImplementedError):
+        batches = self._batches_told()
+        if batches is None:
             why = "the sampler tells no length, so segments cannot be planned"
             self._settle(Verdict(setting=self._base, outcome="undecided", why=why))
             return None
         made = None if trial is None else trial(self._base, self._epochs * batches)
-        if made is not None and made.verdict is not None:
-            self._settle(made.verdict)
-            return None
-        return made
+        if made is None or made.verdict is None:
+            self._left_out = {} if made is None else made.left_out
+            return made
+        self._settle(made.verdict)
+        return None
 
     def _batches(self, this: Pass) -> Iterator[Any]:
-        if self._running is not None:  # a pass inside another one: nothing is tried in it
-            this.order.begin(skipped=this.position)
-            yield from self._reading.given(this, self._reading.part(this, self.setting, Feed(this.order)))
-            return
-        self._running = this
-        done = False
+        outer = self._running is None  # nothing is tried in a pass inside another one
+        if outer:
+            self._running = this
+        began, whole = this.position, False
         try:
-            this.order.begin(skipped=this.position)
-            yield from self._trying(this)
+            this.order.begin(skipped=began)
+            if outer:
+                yield from self._trying(this)
             yield from self._rest(this)
-            done = True
+            whole = True
         finally:
-            self._running = None
-            if not done:
-                self._reading.let_go()
-            elif self._current is this:
-                self._current = None
+            if self._running is this:
+                self._running = None
+                self._end_filling(whole=whole and not began)
+                if not whole:
+                    self._reading.let_go()
 
     def _trying(self, this: Pass) -> Iterator[Any]:
         """Run segments for as long as settings are to be tried and the epoch has batches for one."""
         trial = self._trial
-        if trial is None:
+        if trial is None or self._filling:  # while a cache is filled is no time to measure
             return
-        if self._filling:  # a cache is filled in the first epoch, which is no time to measure
-            self._filling = False
+        if in_process_group():  # which may have begun since the loader was made
+            trial.end(Verdict(setting=self._base, outcome="undecided", why=TOGETHER))
+            self._settle_by(trial)
             return
-        while trial.ask is not None:
-            left = len(self._plain) - this.position
-            if left < (trial.ask.most or trial.ask.fewest):
-                trial.pass_over(left)
-                break
-            yield from self._segment(this, trial, trial.ask)
+        batches, tried, glance = len(self._plain), len(self._tried), True
+        trial.keep_within(self._epochs * batches - this.position)
+        try:
+            while trial is self._trial and trial.ask is not None:
+                if batches - this.position < (trial.ask.most or trial.ask.fewest):
+                    break
+                yield from self._segment(this, trial, trial.ask)
+            glance = False
+        finally:
+            if glance and len(self._tried) == tried and self._glances < ONLINE_GLANCES_MAX:
+                self._glances += 1
+            else:
+                self._end_epoch(trial)
+
+    def _end_epoch(self, trial: Trial) -> None:
+        """Count an epoch in which settings were tried, however it ended."""
         self._epochs -= 1
         if self._epochs <= 0 and trial.ask is not None:
-            trial.stop("the epochs in which settings may be tried have too few batches to tell settings apart")
-        if trial.verdict is not None:
-            self._settle(trial.verdict)
+            trial.stop()
+        self._settle_by(trial)
+
+    def _end_filling(self, *, whole: bool) -> None:
+        """Take note that a cache is filled by a whole pass, or will not be, as passes are left early."""
+        if whole or self._glances >= ONLINE_GLANCES_MAX:
+            self._filling = False
+        elif self._filling:
+            self._glances += 1
 
     def _segment(self, this: Pass, trial: Trial, ask: Ask) -> Iterator[Any]:
         feed = Feed(this.order, most=ask.most)
@@ -271,9 +286,9 @@ class OnlineLoader:
     def _rest(self, this: Pass) -> Iterator[Any]:
         """Read what is left of the epoch under the present setting."""
         setting = self.setting
-        if self._trial is None:
+        if self._trial is None and self._running is this:
             segment = self._reading.rest(this, setting)
-        else:  # more will be tried in the next epoch
+        else:  # more will be tried in the next epoch, or the workers that are kept serve another pass
             segment = self._reading.part(this, setting, Feed(this.order))
         yield from self._reading.given(this, segment)
         if segment.failure is not None:
@@ -285,22 +300,18 @@ class OnlineLoader:
         self._tried.append(tried)
         _LOG.log(logging.INFO if tried.failure is None else logging.WARNING, "%s", tried)
 
+    def _settle_by(self, trial: Trial) -> None:
+        """Take over the verdict of a trial, where there is one and nothing else was settled meanwhile."""
+        if trial is self._trial and trial.verdict is not None:
+            self._settle(trial.verdict)
+
     def _settle(self, verdict: Verdict) -> None:
         self._verdict = verdict
         self._trial = None
         self._reading.forks = False
+        for line in self.report.left_out:
+            _LOG.info("%s", line)
         _LOG.log(logging.WARNING if verdict.outcome == "fallback" else logging.INFO, "%s", self.report.decision())
-
-    def _epoch_taker(self) -> Any:
-        """Give the sampler that epochs are set on; None where neither takes any."""
-        samplers: list[Any] = [self._plain.sampler, self._plain.batch_sampler]
-        return next((one for one in samplers if callable(getattr(one, "set_epoch", None))), None)
-
-    def _generators(self) -> list[torch.Generator]:
-        """Give what orders are drawn from: the loader's generator, and the sampler's where it has one of its own."""
-        found = [self._plain.generator, getattr(self._plain.sampler, "generator", None)]
-        distinct = {id(one): one for one in found if isinstance(one, torch.Generator)}
-        return list(distinct.values())
 
 
 def setting_of(loader: DataLoader[Any]) -> Setting:
@@ -316,4 +327,4 @@ def _synchronize() -> None:
             torch.cuda.synchronize()
 
 
-__all__ = ["OnlineLoader", "setting_of"]
+__all__ = ["TOGETHER", "OnlineLoader", "setting_of"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
@@ -15,6 +15,8 @@ from autotune.resolve.online_clock import SegmentClock
 from autotune.resolve.online_order import Feed, Order
 from autotune.resolve.online_segment import Segment
 from autotune.resolve.online_setting import SAFE, Setting
+
+_Batch = TypeVar("_Batch")
 
 _SEED_STEP = 1_000_003
 """What the seeds of two loaders of a pass differ by: workers of neither draw what those of the other do."""
@@ -41,6 +43,11 @@ class Pass:
     position: int = 0
     loaders: int = 0
     own: Any = None
+
+    def counted(self, batch: _Batch) -> _Batch:
+        """Take note that the consumer gets a batch, and give it."""
+        self.position += 1
+        return batch
 
 
 class Reading:
@@ -89,9 +96,7 @@ class Reading:
 
         What fails then is the dataset's own error, and goes to the caller as it would from a plain loader.
         """
-        for batch in segment.batches():
-            this.position += 1
-            yield batch
+        yield from map(this.counted, segment.batches())  # no frame of ours holds a batch while the next one is made
         if segment.failure is not None:
             self.let_go()
             again = self.part(this, SAFE, Feed(this.order, most=segment.missing))

@@ -72,6 +72,7 @@ class OnlineReport(Value):
         ratio: Rate of `setting` over that of `base`, with its 95 % interval; None where no pairs were measured.
         pairs: Pairs of segments behind the ratio.
         segments: Every segment.
+        left_out: What was not tried, or no further, and why, one line each.
     """
 
     base: Setting
@@ -81,6 +82,7 @@ class OnlineReport(Value):
     ratio: Interval | None = None
     pairs: int = Field(default=0, ge=0)
     segments: tuple[TriedSegment, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def switching_s(self) -> float:
@@ -102,7 +104,7 @@ class OnlineReport(Value):
         return f"{told}; {count}, changing settings took {taken}"
 
     def __str__(self) -> str:
-        return "\n".join([*(str(segment) for segment in self.segments), self.decision()])
+        return "\n".join([*(str(segment) for segment in self.segments), *self.left_out, self.decision()])
 
 
 __all__ = ["OnlineReport", "TriedSegment"]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any, Protocol
 
+from autotune.resolve.online_deaths import deaths_held
 from autotune.resolve.online_order import Feed
 
 
@@ -21,7 +18,7 @@ class Clock(Protocol):
     def wait(self) -> None:
         """The consumer wants a batch."""
 
-    def arrive(self, samples: int) -> None:
+    def arrive(self, samples: int, batch: Any) -> None:
         """The batch is there."""
 
     def end(self) -> None:
@@ -37,7 +34,7 @@ class Untimed:
     def wait(self) -> None:
         """Do nothing."""
 
-    def arrive(self, samples: int) -> None:
+    def arrive(self, samples: int, batch: Any) -> None:
         """Do nothing."""
 
     def end(self) -> None:
@@ -102,43 +99,10 @@ class Segment:
             except StopIteration:
                 return
             with deaths_held(workers=self._workers):
-                self._clock.arrive(self._feed.delivered())
+                self._clock.arrive(self._feed.delivered(), batch)
                 self.delivered += 1
                 yield batch
                 batch = None  # while the next one is made, only the consumer may hold it
 
 
-@contextmanager
-def deaths_held(*, workers: bool) -> Iterator[None]:
-    """Tell of a worker's death only when the consumer has done with its batch.
-
-    torch raises it from a signal handler, which is in the middle of the consumer's training step as likely as not; here
-    nobody could read the missing batches again.
-
-    Args:
-        workers: Whether there are workers.
-    """
-    before = signal.getsignal(signal.SIGCHLD) if workers and _in_main_thread() else None
-    if not callable(before):
-        yield
-        return
-    held: list[FrameType | None] = []
-
-    def hold(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # a handler's arguments
-        held.append(frame)
-
-    signal.signal(signal.SIGCHLD, hold)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGCHLD) is hold:
-            signal.signal(signal.SIGCHLD, before)
-    if held:
-        before(signal.SIGCHLD, None)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-__all__ = ["Clock", "Segment", "Untimed", "deaths_held"]
+__all__ = ["Clock", "Segment", "Untimed"]

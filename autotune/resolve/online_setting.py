@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from autotune.constants import ONLINE_SETTINGS_MAX
+from autotune.constants import ONLINE_SETTINGS_MAX, ONLINE_WORKERS_MAX
 from autotune.errors import SpecError
 from autotune.spec import Value
 from autotune.spec.base import first_message
@@ -117,8 +117,8 @@ def _made(fields: Any, pins: Mapping[str, Any]) -> Setting:
 def proposed_settings(base: Setting, *, cpu_count: int, has_accelerator: bool) -> list[Setting]:
     """Propose what to try beside the resolved setting, the most promising first.
 
-    Workers for every CPU, half of them, one and none; where there are workers already, more batches kept ready; and
-    pinning the other way round, where there is an accelerator.
+    Workers for every CPU, up to a limit, half of them, one and none; where there are workers already, more batches kept
+    ready; and pinning the other way round, where there is an accelerator.
 
     Args:
         base: The resolved setting.
@@ -126,9 +126,10 @@ def proposed_settings(base: Setting, *, cpu_count: int, has_accelerator: bool) -
         has_accelerator: Whether the machine has a device apart from the CPU.
     """
     pinned = base.pin_memory
-    counts = [cpu_count, max(1, cpu_count // 2), 1, 0]
+    most = min(cpu_count, ONLINE_WORKERS_MAX)
+    counts = [most, max(1, most // 2), 1, 0]
     by_workers = [Setting(num_workers=count, pin_memory=pinned) for count in dict.fromkeys(counts)]
-    deeper = Setting(num_workers=base.num_workers or cpu_count, prefetch_factor=4, pin_memory=pinned)
+    deeper = Setting(num_workers=base.num_workers or most, prefetch_factor=4, pin_memory=pinned)
     turned = [base.replace(pin_memory=not pinned)] if has_accelerator else []
     return [by_workers[0], *turned, *by_workers[1:], deeper]
 

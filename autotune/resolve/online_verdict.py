@@ -35,6 +35,7 @@ class Seen:
         wait_share: Share of the window that went into waiting for batches.
         batches: Batches of the window.
         futile: Whether it was cut short for being far behind.
+        batch_bytes: Bytes of its largest batch.
     """
 
     setting: Setting
@@ -42,6 +43,7 @@ class Seen:
     wait_share: float
     batches: int
     futile: bool = False
+    batch_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,7 @@ def judge(blocks: Sequence[Block], base: Setting, challengers: Sequence[Setting]
     Args:
         blocks: The segments.
         base: The resolved setting.
-        challengers: What was tried beside it.
+        challengers: What was tried beside it, less what failed or was given up.
     """
     ratios = {one: ratio for one in challengers if (ratio := _ratio(blocks, one, base)) is not None}
     faster = [one for one, ratio in ratios.items() if ratio.low > PROMOTE_RATIO]

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+import autotune
 from autotune.data.stages import StagedDataset
 
 
@@ -96,3 +97,19 @@ class OneFile(Dataset):
             self.file = Path(self.path).open("rb")  # noqa: SIM115  # kept open
         self.file.seek(4 * index)
         return torch.tensor([int.from_bytes(self.file.read(4), "little")])
+
+
+def report_in_group(rank, store):
+    """Train in a process group of two that begins once the loader is made, and tell what was tried.
+
+    Args:
+        rank: Number of this process.
+        store: File that the processes meet in.
+    """
+    loader = autotune.online_loader(Plain(200), batch_size=2, segment_batches=1, settings=[{"num_workers": 1}])
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    try:
+        assert len(list(loader)) == 100
+    finally:
+        torch.distributed.destroy_process_group()
+    return loader.report.outcome, loader.report.why, len(loader.report.segments)

@@ -2,14 +2,14 @@
 
 import math
 import random
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
 
-from autotune.ratios import pairs_to_resolve, ratio_interval
 from autotune.resolve.online_setting import SAFE, Setting
 from autotune.resolve.online_trial import Trial
-from autotune.resolve.online_verdict import Seen, finalists, judge
+from autotune.resolve.online_verdict import Seen
 
 ONE, TWO, FOUR = (Setting(num_workers=count, prefetch_factor=2) for count in (1, 2, 4))
 RIVALS = [TWO, FOUR, ONE]
@@ -17,15 +17,6 @@ RIVALS = [TWO, FOUR, ONE]
 
 def seen(setting, rate, *, wait=0.5, batches=10, futile=False):
     return Seen(setting=setting, samples_per_s=rate, wait_share=wait, batches=batches, futile=futile)
-
-
-def blocks_of(*rates_of_settings, wait=0.5):
-    """Make blocks from lists of rates, one list a setting."""
-    settings = [SAFE, TWO, ONE, FOUR][: len(rates_of_settings)]
-    return [
-        {setting: seen(setting, rate, wait=wait) for setting, rate in zip(settings, rates, strict=True)}
-        for rates in zip(*rates_of_settings, strict=True)
-    ]
 
 
 def play(trial, rate_of, *, wait=0.5, futile_under=0.6):
@@ -43,9 +34,24 @@ def play(trial, rate_of, *, wait=0.5, futile_under=0.6):
 
 def test_nothing_is_tried_where_the_step_hardly_waits():
     trial = Trial(TWO, [SAFE, FOUR], batches=10_000)
-    assert play(trial, lambda _: 100.0, wait=0.04) == [TWO]
+    assert play(trial, lambda _: 100.0, wait=0.04) == [TWO, TWO]
     assert (trial.verdict.setting, trial.verdict.outcome) == (TWO, "nothing_to_gain")
-    assert "4.0% of the time" in trial.verdict.why
+    assert "in two windows at most 4.0% of the time" in trial.verdict.why
+
+
+def test_one_window_that_hardly_waits_is_not_enough_to_try_nothing():
+    trial = Trial(SAFE, [TWO], batches=10_000)
+    trial.tell(seen(SAFE, 300.0, wait=0.01), batches=10)
+    assert (trial.ask.setting, trial.verdict) == (SAFE, None)
+    asked = play(trial, lambda setting: 200.0 if setting == TWO else 100.0)
+    assert TWO in asked
+    assert (trial.verdict.setting, trial.verdict.outcome) == (TWO, "gain")
+
+
+def test_where_no_second_window_may_run_nothing_is_claimed():
+    trial = Trial(SAFE, [TWO], batches=10_000, segments=1)
+    assert play(trial, lambda _: 100.0, wait=0.01) == [SAFE]
+    assert (trial.verdict.setting, trial.verdict.outcome) == (SAFE, "undecided")
 
 
 def test_without_rivals_nothing_runs():
@@ -90,6 +96,31 @@ def test_the_resolved_setting_is_never_given_up():
     assert trial.verdict.outcome == "gain"
 
 
+def test_what_is_given_up_in_a_block_is_told_by_the_resolved_setting_of_that_block():
+    trial = Trial(SAFE, [TWO], batches=10_000)
+    slower = iter(0.8**number for number in range(100))  # everything slows down while settings are tried
+    trial.tell(seen(SAFE, 100.0), batches=10)
+    beside, number = None, 0
+    while trial.ask is not None:
+        setting, below = trial.ask.setting, trial.ask.give_up_below
+        rate = (100.0 if setting == SAFE else 110.0) * next(slower)
+        assert below == (None if setting == SAFE or beside is None else pytest.approx(0.6 * beside))
+        assert below is None or rate > below
+        trial.tell(seen(setting, rate), batches=10)
+        beside = rate if setting == SAFE else beside
+        number += 1
+        beside = None if number % 2 == 0 else beside
+    assert number == 10, "five blocks, and none was cut short"
+
+
+def test_a_setting_that_nobody_has_seen_runs_behind_the_resolved_one_so_that_it_can_be_given_up():
+    for seed in range(8):
+        trial = Trial(SAFE, [TWO], batches=10_000, seed=seed)
+        assert play(trial, lambda setting: 100.0 if setting == SAFE else 10.0) == [SAFE, SAFE, TWO]
+        assert (trial.verdict.setting, trial.verdict.outcome) == (SAFE, "undecided")
+        assert "2 workers, prefetch 2 was far behind" in trial.verdict.why
+
+
 def test_a_lucky_segment_makes_no_later_one_of_the_same_setting_futile():
     trial = Trial(SAFE, [TWO], batches=10_000)
     lucky = iter([400.0, *[200.0, 210.0, 190.0] * 9])
@@ -100,8 +131,18 @@ def test_a_lucky_segment_makes_no_later_one_of_the_same_setting_futile():
 def test_where_everything_else_is_slower_the_resolved_setting_stays():
     trial = Trial(TWO, [SAFE, ONE], batches=10_000)
     asked = play(trial, lambda setting: 100.0 if setting == TWO else 70.0)
-    assert len(asked) == 3
+    assert len(asked) == 4
+    assert asked[0] == asked[-1] == TWO
     assert (trial.verdict.setting, trial.verdict.outcome) == (TWO, "nothing_to_gain")
+
+
+def test_a_lucky_look_at_the_resolved_setting_leaves_no_better_one_out():
+    trial = Trial(SAFE, RIVALS, batches=10_000)
+    looks = iter([400.0])
+    asked = play(trial, lambda setting: next(looks, 100.0) if setting == SAFE else 150.0 + setting.num_workers)
+    assert asked[4] == SAFE
+    assert trial.verdict.outcome == "gain"
+    assert trial.verdict.setting != SAFE
 
 
 def test_too_few_batches_leave_rivals_out_and_then_everything():
@@ -158,6 +199,111 @@ def test_a_setting_that_fails_in_the_blocks_ends_them_without_a_gain():
     assert (trial.ask, trial.verdict.setting, trial.verdict.outcome) == (None, SAFE, "undecided")
 
 
+@pytest.mark.parametrize("end", ["fails", "is far behind"])
+@pytest.mark.parametrize("good", [3, 4])
+def test_a_setting_that_ends_badly_in_the_blocks_is_not_promoted_for_its_pairs_before(end, good):
+    trial, ran = Trial(SAFE, [TWO], batches=100_000), 0
+    trial.tell(seen(SAFE, 100.0), batches=12)
+    while trial.ask is not None:
+        ran += trial.ask.setting == TWO
+        if trial.ask.setting == SAFE:
+            trial.tell(seen(SAFE, 100.0 + ran % 2), batches=12)
+        elif ran <= good:
+            trial.tell(seen(TWO, 150.0 + ran), batches=12)
+        elif end == "fails":
+            trial.fail("a worker was killed", batches=5)
+        else:
+            trial.tell(seen(TWO, 40.0, futile=True), batches=5)
+    assert ran == good + 1
+    assert (trial.verdict.setting, trial.verdict.outcome) == (SAFE, "undecided")
+    assert ("failed (a worker was killed)" if end == "fails" else "was far behind") in trial.verdict.why
+
+
+def test_the_other_finalist_is_promoted_where_one_fails_in_the_blocks():
+    trial, fours = Trial(SAFE, RIVALS, batches=100_000), 0
+    rates = {SAFE: 100.0, ONE: 195.0, TWO: 120.0, FOUR: 200.0}
+    while trial.ask is not None:
+        fours += trial.ask.setting == FOUR
+        if trial.ask.setting == FOUR and fours == 4:
+            trial.fail("a worker was killed", batches=5)
+        else:
+            trial.tell(seen(trial.ask.setting, rates[trial.ask.setting] + fours), batches=10)
+    assert (trial.verdict.setting, trial.verdict.outcome) == (ONE, "gain")
+    assert FOUR in trial.failed
+
+
+def stopped(seed, noise, *, segments, ratio=1.0):
+    """Give the verdict of a trial with one rival that ends for want of epochs after some segments."""
+    drawn, trial = random.Random(seed), Trial(SAFE, [TWO], batches=100_000, seed=seed)
+    for _ in range(segments):
+        setting = trial.ask.setting
+        rate = (ratio if setting == TWO else 1.0) * 100 * math.exp(drawn.gauss(0, noise))
+        trial.tell(seen(setting, rate), batches=10)
+    trial.stop()
+    return trial.verdict
+
+
+def test_a_trial_that_ends_with_the_epochs_decides_by_its_whole_blocks_where_they_are_enough():
+    assert (stopped(1, 0.02, segments=6, ratio=1.5).outcome, stopped(1, 0.02, segments=1).outcome) == (
+        "undecided",
+        "undecided",
+    )
+    for segments in (7, 8, 9):
+        verdict = stopped(1, 0.02, segments=segments, ratio=1.5)
+        assert (verdict.setting, verdict.outcome) == (TWO, "gain")
+        assert verdict.pairs == 3 + (segments == 9)
+        assert f"ended after {verdict.pairs} blocks" in verdict.why
+
+
+@pytest.mark.parametrize("segments", [7, 9])
+def test_equal_settings_are_not_told_apart_by_trials_that_end_with_the_epochs_either(segments):
+    gains = sum(stopped(seed, 0.04, segments=segments).outcome == "gain" for seed in range(500))
+    assert gains <= 0.07 * 500
+
+
+def test_batches_that_epochs_no_longer_have_pay_for_nothing():
+    trial = Trial(SAFE, RIVALS, batches=100_000)
+    trial.keep_within(150)
+    assert set(play(trial, lambda setting: 100.0 + 50 * setting.num_workers)) == {SAFE, TWO}
+    trial = Trial(SAFE, RIVALS, batches=100_000)
+    trial.keep_within(40)
+    assert play(trial, lambda _: 100.0) == [SAFE]
+    assert trial.verdict.outcome == "undecided"
+
+
+def test_what_there_is_no_memory_for_is_left_out_with_the_reason():
+    def refuses(setting, batch_bytes):
+        return f"{batch_bytes} bytes are too many" if setting.num_workers > 1 else None
+
+    trial, asked = Trial(SAFE, RIVALS, batches=10_000, refuses=refuses), set()
+    while trial.ask is not None:
+        asked.add(trial.ask.setting)
+        rate = 200.0 if trial.ask.setting == ONE else 100.0
+        trial.tell(replace(seen(trial.ask.setting, rate), batch_bytes=64), batches=10)
+    assert asked == {SAFE, ONE}
+    assert (trial.verdict.setting, trial.verdict.outcome) == (ONE, "gain")
+    assert trial.left_out == dict.fromkeys([TWO, FOUR], "64 bytes are too many")
+
+
+def test_without_memory_for_any_other_setting_nothing_is_tried():
+    trial = Trial(SAFE, RIVALS, batches=10_000, refuses=lambda *_: "no memory")
+    assert play(trial, lambda _: 100.0) == [SAFE]
+    assert trial.verdict.outcome == "nothing_to_gain"
+    assert "that memory has room for" in trial.verdict.why
+
+
+def test_a_setting_that_memory_runs_out_for_while_it_is_tried_is_not_promoted():
+    free = [True]
+    trial, ran = Trial(SAFE, [TWO], batches=10_000, refuses=lambda *_: None if free[0] else "memory is used up"), 0
+    while trial.ask is not None:
+        ran += trial.ask.setting == TWO
+        free[0] = ran < 4
+        trial.tell(seen(trial.ask.setting, 200.0 if trial.ask.setting == TWO else 100.0), batches=10)
+    assert ran == 4
+    assert (trial.verdict.setting, trial.verdict.outcome) == (SAFE, "undecided")
+    assert "was left out (memory is used up)" in trial.verdict.why
+
+
 def test_where_the_resolved_setting_fails_loading_goes_on_in_the_process():
     trial = Trial(TWO, [FOUR], batches=10_000)
     trial.fail("a worker died", batches=3)
@@ -169,50 +315,6 @@ def test_a_segment_too_short_to_tell_anything_is_no_measurement():
     trial = Trial(SAFE, [TWO], batches=10_000)
     trial.tell(None, batches=3)
     assert (trial.verdict.outcome, trial.verdict.setting) == ("undecided", SAFE)
-
-
-def test_the_fastest_and_the_cheapest_near_it_are_the_finalists():
-    base = seen(SAFE, 100.0)
-    assert finalists(base, [seen(FOUR, 200.0), seen(TWO, 190.0), seen(ONE, 120.0)]) == [FOUR, TWO]
-    assert finalists(base, [seen(TWO, 200.0), seen(FOUR, 190.0)]) == [TWO]
-    assert finalists(base, [seen(TWO, 80.0), seen(FOUR, 85.0)]) == []
-    assert finalists(base, [seen(TWO, 300.0, futile=True), seen(FOUR, 95.0)]) == [FOUR]
-
-
-def test_only_an_interval_above_the_promotion_ratio_is_a_gain():
-    steady, faster = [100, 101, 99, 100, 100], [110, 110, 109, 111, 109]
-    assert judge(blocks_of(steady, faster), SAFE, [TWO]).outcome == "gain"
-    scattered = [150, 90, 120, 80, 130]
-    verdict = judge(blocks_of(steady, scattered), SAFE, [TWO])
-    assert (verdict.outcome, verdict.setting) == ("undecided", SAFE)
-    hardly = [100.5, 101.4, 99.6, 100.4, 100.5]
-    assert judge(blocks_of(steady, hardly), SAFE, [TWO]).outcome == "nothing_to_gain"
-
-
-def test_two_pairs_decide_nothing():
-    assert judge(blocks_of([100, 100], [200, 200]), SAFE, [TWO]).outcome == "undecided"
-
-
-def test_of_equivalent_gains_the_cheapest_is_taken_and_of_others_the_fastest():
-    base = [100, 101, 99, 100, 100]
-    fast = [200, 202, 199, 200, 201]
-    near = [199, 201, 198, 199, 200]
-    assert judge(blocks_of(base, fast, near), SAFE, [TWO, ONE]).setting == ONE
-    behind = [180, 182, 179, 180, 181]
-    assert judge(blocks_of(base, fast, behind), SAFE, [TWO, ONE]).setting == TWO
-
-
-def test_settings_that_keep_the_step_fed_are_equivalent():
-    base, fast, behind = [100, 101, 99], [200, 202, 199], [180, 182, 179]
-    assert judge(blocks_of(base, fast, behind, wait=0.03), SAFE, [TWO, ONE]).setting == ONE
-
-
-def test_an_equivalent_setting_that_takes_less_replaces_the_resolved_one():
-    rates = [100.0, 101.0, 99.0, 100.0]
-    blocks = [{FOUR: seen(FOUR, rate), ONE: seen(ONE, rate * 0.999)} for rate in rates]
-    verdict = judge(blocks, FOUR, [ONE])
-    assert (verdict.setting, verdict.outcome) == (ONE, "cheaper")
-    assert judge([{ONE: block[ONE], FOUR: block[FOUR]} for block in blocks], ONE, [FOUR]).setting == ONE
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.04, 0.06])
@@ -268,14 +370,3 @@ def test_one_seed_gives_one_order():
 
     assert order(5) == order(5)
     assert len({tuple(order(seed)) for seed in range(8)}) > 1
-
-
-@pytest.mark.parametrize(("ratio", "pairs"), [(2.0, 3), (1.2, 5), (1.001, 10), (0.5, 3)])
-def test_smaller_gains_take_more_pairs(ratio, pairs):
-    assert pairs_to_resolve(ratio, noise=0.05, fewest=3, most=10) == pairs
-
-
-def test_an_interval_of_less_confidence_is_narrower():
-    above, below = [110.0, 112.0, 108.0], [100.0, 101.0, 99.5]
-    wide, narrow = ratio_interval(above, below), ratio_interval(above, below, confidence=0.9)
-    assert wide.low < narrow.low < narrow.mean == wide.mean < narrow.high < wide.high

@@ -10,7 +10,7 @@ import torch
 from online_datasets import Broken, Deadly, Drawn, NoSharedMemory, Plain
 
 import autotune
-from autotune.resolve.online_segment import deaths_held
+from autotune.resolve.online_deaths import deaths_held
 from autotune.resolve.online_setting import SAFE
 
 pytestmark = [
@@ -78,6 +78,26 @@ def test_a_worker_killed_while_the_step_runs_does_not_reach_the_step():
     assert loader.report.outcome == "fallback"
 
 
+def test_workers_that_die_in_a_pass_inside_another_one_cost_neither_a_sample():
+    loader = online(Plain(200), num_workers=1, settings=[{"num_workers": 1, "prefetch_factor": 1}], segments=1)
+    list(loader)
+    assert loader.report.outcome == "undecided"
+    outer = iter(loader)
+    outside = [next(outer)]
+    theirs = set(multiprocessing.active_children())
+    inside = []
+    for number, batch in enumerate(loader):
+        inside.append(batch)
+        if number == 5:
+            for child in set(multiprocessing.active_children()) - theirs:
+                os.kill(child.pid, signal.SIGKILL)
+                child.join()
+    assert indices(inside) == list(range(200))
+    assert loader.report.outcome == "fallback"
+    assert indices(outside + list(outer)) == list(range(200))
+    assert indices(loader) == list(range(200))
+
+
 @pytest.fixture
 def told():
     """Numbers of the signals that a handler of SIGCHLD was called with."""
@@ -108,6 +128,29 @@ def test_an_error_of_the_step_goes_before_a_death(told):
     with pytest.raises(KeyError):
         step()
     assert told == []
+
+
+def test_deaths_are_told_when_the_last_of_several_steps_is_done(told):
+    one, other = deaths_held(workers=True), deaths_held(workers=True)
+    one.__enter__()
+    other.__enter__()
+    os.kill(os.getpid(), signal.SIGCHLD)
+    one.__exit__(None, None, None)
+    assert told == []
+    with deaths_held(workers=True):
+        other.__exit__(None, None, None)
+        assert told == []
+    assert told == [signal.SIGCHLD]
+    os.kill(os.getpid(), signal.SIGCHLD)
+    assert told == [signal.SIGCHLD] * 2
+
+
+def test_several_loaders_at_a_time_leave_the_handler_as_it_was():
+    loaders = [online(Plain(20), num_workers=1, settings=[{"num_workers": 1, "prefetch_factor": 1}]) for _ in "ab"]
+    list(torch.utils.data.DataLoader(Plain(2), num_workers=1))  # torch sets its handler once a process
+    before = signal.getsignal(signal.SIGCHLD)
+    assert [indices(pair[:1]) for pair in zip(*loaders, strict=True)] == [[two, two + 1] for two in range(0, 20, 2)]
+    assert signal.getsignal(signal.SIGCHLD) is before
 
 
 def test_without_workers_signals_are_left_alone(told):

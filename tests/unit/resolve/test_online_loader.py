@@ -6,11 +6,12 @@ import os
 import random
 import struct
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from online_datasets import Drawn, OneFile, Plain
+from online_datasets import Drawn, OneFile, Plain, report_in_group
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 import autotune
@@ -86,7 +87,7 @@ def test_nothing_is_tried_where_the_step_takes_the_time():
     for _ in loader:
         time.sleep(0.02)
     assert loader.report.outcome == "nothing_to_gain"
-    assert [segment.setting for segment in loader.report.segments] == [SAFE]
+    assert [segment.setting for segment in loader.report.segments] == [SAFE, SAFE]
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
@@ -109,25 +110,6 @@ def test_segments_and_decision_are_logged_and_reported(caplog):
     assert logged == str(loader.report).splitlines()
     assert logged[-1].startswith(("gain: 2 workers", "undecided: 0 workers"))
     assert 0 < loader.report.switching_s < loader.report.tried_s
-
-
-def test_trying_goes_on_in_the_next_epoch_where_one_is_too_short():
-    loader = online(Drawn(40), epochs=3, segments=20, settings=[{"num_workers": 1, "prefetch_factor": 1}])
-    list(loader)
-    first = len(loader.report.segments)
-    list(loader)
-    assert loader.report.segments[-1].epoch == 1 or loader.report.outcome != "trying"
-    list(loader)
-    assert len(loader.report.segments) >= first
-    assert loader.report.outcome != "trying"
-
-
-def test_epochs_too_short_to_tell_anything_leave_the_resolved_setting():
-    loader = online(Plain(4), settings=[{"num_workers": 2}], segment_batches=4)
-    found = list(loader)
-    assert len(found) == 2
-    assert (loader.report.outcome, loader.setting) == ("undecided", SAFE)
-    assert "too few batches" in loader.report.why
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -196,20 +178,6 @@ class WorkerDraws(Plain):
         return torch.tensor([torch.rand(()).item(), -1 if info is None else info.id], dtype=torch.float64)
 
 
-def test_leaving_an_epoch_early_ends_its_workers():
-    loader = online(Drawn(100), num_workers=2, settings=[{"prefetch_factor": 1}])
-    before = set(multiprocessing.active_children())
-    for number, _ in enumerate(loader):
-        if number == 1:
-            assert set(multiprocessing.active_children()) - before
-            break
-    assert not set(multiprocessing.active_children()) - before
-    list(loader)
-    for _ in loader:
-        break
-    assert not set(multiprocessing.active_children()) - before
-
-
 def test_an_error_of_the_step_is_the_callers_and_ends_the_workers():
     loader = online(Drawn(100), num_workers=2, settings=[{"prefetch_factor": 1}])
     before = set(multiprocessing.active_children())
@@ -225,65 +193,54 @@ def test_an_error_of_the_step_is_the_callers_and_ends_the_workers():
     assert not any(segment.failure for segment in loader.report.segments)
 
 
-def test_an_epoch_after_one_that_was_left_early_is_whole_and_the_next_one():
-    dataset, expected = Drawn(60), plain_epochs(Drawn(60), 2)
-    loader = online(dataset)
-    for _ in zip(range(7), loader, strict=False):
-        pass
-    assert_same([list(loader)], expected[1:])
+def test_no_batch_is_kept_while_the_next_one_is_made():
+    class Made:
+        alive, most = 0, 0
+
+        def __init__(self):
+            Made.most = max(Made.most, Made.alive)
+            Made.alive += 1
+
+        def __del__(self):
+            Made.alive -= 1
+
+    loader = online(Plain(60), segments=1, collate_fn=lambda _: Made())
+    reads = iter(loader)
+    while (batch := next(reads, None)) is not None:
+        del batch
+    assert len(loader.report.segments) == 1
+    assert Made.most == 0
 
 
-def test_two_passes_at_a_time_are_both_whole():
-    dataset = Plain(60)
-    loader = online(dataset)
-    pairs = [(one[:, 0].tolist(), other[:, 0].tolist()) for one, other in zip(loader, loader, strict=True)]
-    assert pairs == [([index, index + 1],) * 2 for index in range(0, 60, 2)]
+def test_what_there_is_no_shared_memory_for_is_left_out_and_said_so(caplog):
+    with caplog.at_level(logging.INFO, "autotune.resolve.online_loading"):
+        loader = online(Plain(400), settings=[{"num_workers": 1, "prefetch_factor": 10**15}])
+        assert len(list(loader)) == 200
+    assert {segment.setting for segment in loader.report.segments} == {SAFE}
+    (line,) = loader.report.left_out
+    assert line.startswith(f"1 workers, prefetch {10**15} is left out: ")
+    assert "memory" in line
+    assert line in caplog.text
+    assert line in str(loader.report)
 
 
-def test_setting_the_epoch_sets_that_of_the_augmentation():
-    loader = online(Drawn(60), shuffle=True, generator=seeded())
-    loader.set_epoch(4)
-    assert_same([list(loader)], plain_epochs(Drawn(60), 1, first=4, shuffle=True, generator=seeded()))
-    own = online(Drawn(60), sampler=SequentialSampler(range(60)))
-    own.set_epoch(4)
-    assert_same([list(own)], plain_epochs(Drawn(60), 1, first=4))
+def test_processes_that_train_together_load_as_resolved_and_try_nothing(caplog):
+    with caplog.at_level(logging.INFO, "autotune.resolve.online_loading"):
+        loaders = [online(Drawn(200, slow_s=0.001), rank=rank, world_size=2) for rank in range(2)]
+    read = [int(value) for loader in loaders for batch in loader for value in batch[:, 0]]
+    assert sorted(read) == list(range(200))
+    for loader in loaders:
+        assert (loader.report.outcome, loader.report.segments, loader.setting) == ("undecided", (), SAFE)
+        assert "train together wait for each other in every step" in loader.report.why
+    assert caplog.text.count("train together") == 2
 
 
-@pytest.mark.parametrize("taken", [0, 1, 13, 40])
-@pytest.mark.parametrize("pins", [{}, {"num_workers": 1}])
-def test_a_resumed_run_goes_on_behind_the_last_batch(taken, pins):
-    arguments = {"shuffle": True, **pins, "settings": [{"prefetch_factor": 1, "num_workers": 1}]}
-    whole = online(Drawn(100), generator=seeded(), **arguments)
-    expected = [batch for _ in range(3) for batch in whole]
-    first = online(Drawn(100), generator=seeded(), **arguments)
-    found = list(first)
-    state = first.state_dict()
-    for number, batch in enumerate(first):
-        if number == taken:
-            break
-        found.append(batch)
-        state = first.state_dict()
-    later = online(Drawn(100), generator=seeded(99), **arguments)
-    later.load_state_dict(state)
-    found += list(later)
-    found += list(later)
-    assert_same([found], [expected])
-    assert later.report.outcome == "resumed"
-    assert later.setting == first.setting
-
-
-def test_a_state_survives_a_checkpoint(tmp_path):
-    loader = online(Drawn(60), shuffle=True, generator=seeded())
-    taken = []
-    for batch in loader:
-        taken.append(batch)
-        if len(taken) == 5:
-            torch.save(loader.state_dict(), tmp_path / "state")
-            break
-    later = online(Drawn(60), shuffle=True, generator=seeded(99))
-    later.load_state_dict(torch.load(tmp_path / "state"))
-    whole = list(online(Drawn(60), shuffle=True, generator=seeded()))
-    assert_same([taken + list(later)], [whole])
+def test_a_process_group_that_begins_after_the_loader_was_made_ends_trying(tmp_path):
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as ranks:
+        reports = list(ranks.map(report_in_group, range(2), [str(tmp_path / "store")] * 2))
+    for outcome, why, segments in reports:
+        assert (outcome, segments) == ("undecided", 0)
+        assert "train together" in why
 
 
 @pytest.mark.parametrize(
@@ -334,12 +291,3 @@ def test_a_pinned_field_is_varied_by_no_setting():
     list(loader)
     assert {segment.setting.num_workers for segment in loader.report.segments} == {1}
     assert loader.report.base == Setting(num_workers=1, prefetch_factor=2)
-
-
-def test_with_a_cache_settings_are_tried_once_it_is_filled():
-    loader = online(Drawn(80), cache="memory", epochs=1)
-    first = list(loader)
-    assert loader.report.segments == ()
-    second = list(loader)
-    assert {segment.epoch for segment in loader.report.segments} == {1}
-    assert_same([first, second], plain_epochs(Drawn(80), 2))

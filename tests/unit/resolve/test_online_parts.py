@@ -3,12 +3,13 @@
 from itertools import chain
 
 import pytest
+import torch
 
 from autotune.resolve.online_clock import SegmentClock
 from autotune.resolve.online_order import Feed, Order
+from autotune.resolve.online_plan import Ask
 from autotune.resolve.online_report import OnlineReport, TriedSegment
 from autotune.resolve.online_setting import SAFE, Setting
-from autotune.resolve.online_trial import Ask
 
 TWO = Setting(num_workers=2, prefetch_factor=2)
 
@@ -81,7 +82,7 @@ class Turned:
         self.synchronized += 1
 
 
-def run(ask, waits_s, *, steps_s, start_s=0.0, samples=2, count=100):
+def run(ask, waits_s, *, steps_s, start_s=0.0, count=100):
     """Play a segment as its loader and consumer would; give its clock and the clock that was turned."""
     now, feed = Turned(), Feed(Order(batches(count)), most=ask.most)
     clock = SegmentClock(ask, feed, now, now.synchronize)
@@ -98,7 +99,7 @@ def run(ask, waits_s, *, steps_s, start_s=0.0, samples=2, count=100):
         if not feed.pending:
             break
         now.now_s += waits_s(number)
-        clock.arrive(feed.delivered())
+        clock.arrive(feed.delivered(), [0.0])
         if ask.tail:
             next(source, None)
         now.now_s += steps_s(number)
@@ -159,6 +160,15 @@ def test_starting_and_ending_workers_is_the_cost_of_changing():
     assert clock.seconds == pytest.approx(3.0 + 12 * 0.5)
 
 
+def test_the_bytes_of_the_largest_batch_are_told():
+    clock = SegmentClock(Ask(setting=SAFE, window_batches=1), Feed(Order(batches(9))), Turned(), lambda: None)
+    for batch in ([0.0], [torch.zeros(3, 4), torch.zeros(2)], torch.zeros(5), [0.0], [0.0]):
+        clock.wait()
+        clock.arrive(2, batch)
+    clock.wait()
+    assert clock.seen().batch_bytes == 14 * 4
+
+
 def tried(**fields):
     given = {"epoch": 0, "setting": TWO, "batches": 18, "seconds": 2.0, "switching_s": 0.25, **fields}
     return TriedSegment(**given)
@@ -175,13 +185,15 @@ def test_a_report_says_every_segment_and_the_decision_in_words():
             tried(given_up=True, samples_per_s=1.0, wait_share=0.9),
             tried(failure="RuntimeError: no memory"),
         ),
+        left_out=("4 workers, prefetch 2 is left out: no memory",),
     )
     lines = str(report).splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert "2 workers, prefetch 2: 18 batches in 2 s, 250 ms of it for changing; 100 samples/s, waiting 25%" in lines[0]
     assert lines[1].endswith("given up")
     assert lines[2].endswith("failed: RuntimeError: no memory")
-    assert lines[3] == ("gain: 2 workers, prefetch 2 (it is faster); 3 segments, changing settings took 750 ms of 6 s")
+    assert lines[3] == "4 workers, prefetch 2 is left out: no memory"
+    assert lines[4] == ("gain: 2 workers, prefetch 2 (it is faster); 3 segments, changing settings took 750 ms of 6 s")
     assert (report.switching_s, report.tried_s) == (0.75, 6.0)
     assert OnlineReport.from_json(report.to_json()) == report
 

@@ -53,6 +53,14 @@ def test_proposals_are_few_differ_and_leave_out_the_resolved_one(cpu_count, has_
         assert has_accelerator or not any(rival.pin_memory for rival in rivals)
 
 
+def test_on_machines_with_many_cpus_no_more_than_16_workers_are_proposed():
+    proposed = proposed_settings(SAFE, cpu_count=128, has_accelerator=True)
+    assert max(setting.num_workers for setting in proposed) == 16
+    resolved = Setting(num_workers=32, prefetch_factor=2)
+    deeper = proposed_settings(resolved, cpu_count=128, has_accelerator=False)[-1]
+    assert (deeper.num_workers, deeper.prefetch_factor) == (32, 4)
+
+
 def test_pins_are_kept_by_every_rival():
     proposed = proposed_settings(SAFE, cpu_count=4, has_accelerator=True)
     by_workers = rivals_of(SAFE, proposed, pins={"num_workers": 0}, has_accelerator=True)
