@@ -221,10 +221,10 @@ def test_a_setting_that_ends_badly_in_the_blocks_is_not_promoted_for_its_pairs_b
 
 def test_the_other_finalist_is_promoted_where_one_fails_in_the_blocks():
     trial, fours = Trial(SAFE, RIVALS, batches=100_000), 0
-    rates = {SAFE: 100.0, ONE: 195.0, TWO: 120.0, FOUR: 200.0}
+    rates = {SAFE: 100.0, ONE: 115.0, TWO: 90.0, FOUR: 121.0}
     while trial.ask is not None:
         fours += trial.ask.setting == FOUR
-        if trial.ask.setting == FOUR and fours == 4:
+        if trial.ask.setting == FOUR and fours == 5:  # it has three pairs by then
             trial.fail("a worker was killed", batches=5)
         else:
             trial.tell(seen(trial.ask.setting, rates[trial.ask.setting] + fours), batches=10)
