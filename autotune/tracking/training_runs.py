@@ -92,15 +92,24 @@ class TrainingRun:
             tags: What people filter by.
         """
         self._begun_ms = self._now_ms()
+        self._tell(lambda client, run_id: client.update_run(run_id, status="RUNNING"))
+        self.note(params=params, tags={ROLE: "training", **tags})
+
+    def note(self, *, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Add what became known while the run goes on.
+
+        Args:
+            params: Parameters; those that the run has stay as they are.
+            tags: Tags, in place of those of the same names.
+        """
         cut = {name: value[:TEXT_MAX] for name, value in params.items()}
-        named = {ROLE: "training", **{name: value[:TEXT_MAX] for name, value in tags.items()}}
+        named = {name: value[:TEXT_MAX] for name, value in tags.items()}
 
         def tell(client: MlflowClient, run_id: str) -> None:
             from mlflow.entities import Param, RunTag
 
             known = client.get_run(run_id).data.params
             missing = [Param(name, value) for name, value in cut.items() if name not in known]
-            client.update_run(run_id, status="RUNNING")
             client.log_batch(run_id, tags=[RunTag(name, value) for name, value in named.items()])
             for start in range(0, len(missing), _BATCH):
                 client.log_batch(run_id, params=missing[start : start + _BATCH])

@@ -41,7 +41,8 @@ def batch_of(given: Any) -> Batch:
     """Take a loader's batch apart: `(images, masks)`, `(images, masks, thresholds)` or with something else third.
 
     Args:
-        given: A tuple or list; images `(N, C, H, W)`, masks `(N, T, H, W)` or `(N, H, W)`, thresholds `(N,)`.
+        given: A tuple or list; images `(N, C, H, W)`, masks `(N, T, H, W)` or `(N, H, W)`, thresholds `(N,)`. Numbers
+            third are thresholds; what else is there (texts, dictionaries) describes the samples.
 
     Raises:
         DatasetError: It is something else, or the parts do not fit each other.

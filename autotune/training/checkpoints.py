@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
@@ -16,6 +18,8 @@ from autotune.errors import CheckpointError
 
 VERSION = 1
 _FORMAT = "autotune.training"
+_BEGINS = b"PK\x03\x04"
+"""First bytes of the archives that torch writes."""
 _SHOWN = 3
 """Differences that a message lists."""
 
@@ -34,15 +38,22 @@ def write_checkpoint(path: str | os.PathLike[str], state: State) -> Path:
     Raises:
         CheckpointError: It cannot be written there.
     """
-    target = Path(path)
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            torch.save({"format": _FORMAT, "version": VERSION, **state}, file)
+            _flush(file)
+
+    return _replaced(Path(path), write)
+
+
+def _replaced(target: Path, write: Callable[[Path], None]) -> Path:
+    """Write a file beside another, and put it in its place once it is on the disk."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target)
-        with partial.open("wb") as file:
-            torch.save({"format": _FORMAT, "version": VERSION, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        write(partial)
         partial.replace(target)
         _sync_folder(target.parent)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk by RuntimeError
@@ -59,16 +70,22 @@ def link_checkpoint(path: Path, name: str) -> Path:
     """Give a checkpoint a second name in its folder, in place of what has that name.
 
     Checkpoints are replaced and never changed, so both may share their bytes.
+
+    Raises:
+        CheckpointError: It cannot be written there.
     """
     target = path.with_name(name)
-    partial = path.with_name(f".{name}.{os.getpid()}.partial")
+    return _replaced(target, lambda partial: _link_or_copy(path, partial))
+
+
+def _link_or_copy(path: Path, partial: Path) -> None:
     partial.unlink(missing_ok=True)
     try:
         os.link(path, partial)
     except OSError:  # not on every file system
-        partial.write_bytes(path.read_bytes())
-    partial.replace(target)
-    return target
+        with path.open("rb") as source, partial.open("wb") as file:
+            shutil.copyfileobj(source, file)
+            _flush(file)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> State:
@@ -83,6 +100,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> State:
     damaged = f"the checkpoint {source} is truncated or damaged"
     way_out = "take an older one, or begin anew"
     try:
+        # torch takes what begins otherwise for a pickle of old, even where a whole archive follows
+        with source.open("rb") as file:
+            begins = file.read(len(_BEGINS))
+        if begins != _BEGINS:
+            raise CheckpointError(f"{damaged}: it begins with {begins!r} instead of {_BEGINS!r}; {way_out}")
         with zipfile.ZipFile(source) as archive:  # torch itself does not compare checksums
             broken = archive.testzip()
         if broken is not None:
@@ -157,6 +179,11 @@ def _is_running(process: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -64,7 +64,7 @@ class Config(BaseModel):
         threshold_weights: Weight of each threshold; None weighs low thresholds, whose gaps are rare, more.
         decision_threshold: Probability above which a pixel is predicted to be a gap.
         dropout_rate: Rate of every dropout layer of the model; None leaves each as it was built.
-        use_droppath: Whether blocks are skipped at random in training.
+        use_droppath: Whether blocks are skipped at random in training; None leaves each as it was built.
         droppath_final_prob: How often the last block is skipped in the last epoch; it rises from block to block and
             from epoch to epoch, along straight lines.
         normalization: `auto` makes group of batch normalisation under `group_norm_below` samples in a batch, `group`
@@ -119,7 +119,7 @@ class Config(BaseModel):
     decision_threshold: Inside = 0.5
 
     dropout_rate: ShareBelowOne | None = None
-    use_droppath: bool = False
+    use_droppath: bool | None = None
     droppath_final_prob: ShareBelowOne = 0.2
     normalization: NormalizationName = "auto"
     group_norm_below: Count = 8

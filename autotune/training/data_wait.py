@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from autotune.errors import CheckpointError
@@ -15,12 +15,12 @@ class TimedBatches:
     """Gives the batches of one pass, and measures how long each was waited for.
 
     The first batch is counted apart, as starting workers and filling their queues happens but once; the share is
-    that of the rest. Work on an accelerator must be over when the next batch is asked for, or waiting and computing
-    overlap unseen: reading the loss of a batch sees to that.
+    that of the rest. On an accelerator the backward pass and the update of a batch may still be running when the next
+    one is asked for: waiting that they hide costs nothing, and yet counts.
 
     Args:
         loader: What gives the batches.
-        skip: Batches at the start that were trained on before a break; they are read and left out, and not timed.
+        skip: Batches at the start that are read, left out, and not timed, as they were trained on before a break.
         earlier: Figures from before the break, as `figures` gave them.
         after_skip: Called when they are skipped, before the next one is asked for.
         clock: Monotonic seconds.
@@ -58,9 +58,16 @@ class TimedBatches:
         """The figures so far, to go on from after a break."""
         return {name: float(getattr(self, name)) for name in _FIGURES}
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Generator[Any, None, None]:
         asked_s = self._clock()
         batches = iter(self._loader)
+        try:
+            yield from self._given(batches, asked_s)
+        finally:  # an epoch that is broken off ends its pass, whoever still holds the error
+            if batches is not self._loader and isinstance(batches, Generator):
+                batches.close()
+
+    def _given(self, batches: Iterator[Any], asked_s: float) -> Iterator[Any]:
         for number in range(self._skip):
             if next(batches, None) is None:
                 raise CheckpointError(
@@ -81,6 +88,7 @@ class TimedBatches:
             self._count(got_s - asked_s, wait=True, first=first)
             first = False
             yield batch
+            del batch  # or it would be kept while the next one is made
             asked_s = self._clock()
             self._count(asked_s - got_s, wait=False, first=False)
 

@@ -91,6 +91,7 @@ class Figures:
 
     def __init__(self, config: Config, ranks: Ranks) -> None:
         self._config = config
+        self._ranks = ranks
         self._device = str(ranks.device)
         self._binary: SegmentationMetrics | None = None
         self._classes: ClassMetrics | None = None
@@ -99,31 +100,38 @@ class Figures:
     def update(self, chances: torch.Tensor, outputs: Outputs) -> None:
         """Count a batch of probabilities `(M, 1, H, W)`, or `(N, K, H, W)` of classes."""
         config = self._config
-        if config.loss == "cross_entropy":
-            self._classes = self._classes or ClassMetrics(
-                chances.shape[1], self._device, ignore_index=config.ignore_index
-            )
+        self._make(classes=chances.shape[1], by_threshold=outputs.thresholds is not None)
+        if self._classes is not None:
             self._classes.update(chances, outputs.targets)
-            return
-        self._binary = self._binary or SegmentationMetrics(
-            self._device, config.decision_threshold, ignore_index=config.ignore_index
-        )
-        self._binary.update(chances, outputs.targets)
-        if outputs.thresholds is not None:
-            self._by_threshold = self._by_threshold or ThresholdMetrics(
-                config.thresholds, self._device, ignore_index=config.ignore_index
-            )
+        if self._binary is not None:
+            self._binary.update(chances, outputs.targets)
+        if self._by_threshold is not None and outputs.thresholds is not None:
             self._by_threshold.update(
                 chances, outputs.targets, config.decision_threshold, threshold_value=outputs.thresholds
             )
 
     def compute(self) -> dict[str, float]:
-        """Give the metrics of everything that was counted; all ranks call it, each after a batch at least."""
+        """Give the metrics of everything that was counted; all ranks call it, those without a batch too."""
+        known = (0 if self._classes is None else self._classes.classes, self._by_threshold is not None)
+        of_ranks = self._ranks.gathered(known)
+        self._make(classes=max(classes for classes, _ in of_ranks), by_threshold=any(told for _, told in of_ranks))
         found: dict[str, float] = {}
         for metrics in (self._binary, self._classes, self._by_threshold):
             if metrics is not None:
                 found |= metrics.compute()
         return found
+
+    def _make(self, *, classes: int, by_threshold: bool) -> None:
+        """Make the metrics that are not there yet, as every rank must have those of the others."""
+        config, ignored = self._config, self._config.ignore_index
+        if config.loss == "cross_entropy":
+            self._classes = self._classes or ClassMetrics(classes, self._device, ignore_index=ignored)
+            return
+        self._binary = self._binary or SegmentationMetrics(
+            self._device, config.decision_threshold, ignore_index=ignored
+        )
+        if by_threshold and self._by_threshold is None:
+            self._by_threshold = ThresholdMetrics(config.thresholds, self._device, ignore_index=ignored)
 
 
 def probabilities(logits: torch.Tensor) -> torch.Tensor:

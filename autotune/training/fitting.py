@@ -4,56 +4,34 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 
-from autotune.errors import CheckpointError, NonFiniteLossError
-from autotune.training.batches import Batch
+from autotune.errors import CheckpointError
+from autotune.training.buffers import KeptBuffers
 from autotune.training.callbacks.dispatch import Callbacks
 from autotune.training.callbacks.monitoring import monitored
 from autotune.training.config import Config
 from autotune.training.data_wait import TimedBatches
 from autotune.training.evaluation import Evaluation
-from autotune.training.forward import Forward, Outputs
-from autotune.training.loading import Loader, batches_of, no_batches
+from autotune.training.finite import Place, check_norm, loss_not_finite
+from autotune.training.forward import Forward
+from autotune.training.loading import Loader, batches_of, no_batches, sizes_of
 from autotune.training.located import located
-from autotune.training.order import OrderState, begin_as_later_pass, enter_epoch, order_state, set_order_state
+from autotune.training.order import OrderState, enter_epoch, go_behind, order_state, set_order_state
+from autotune.training.progress import Held, Progress
 from autotune.training.randomness import OwnRandomness
 from autotune.training.ranks import Ranks
+from autotune.training.shares import check_shares
 from autotune.training.updates import Updates
 
 _LOG = logging.getLogger(__name__)
 
 State = dict[str, Any]
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """How far an epoch is on this rank.
-
-    Attributes:
-        orders: Orders of the loaders at its start.
-        random: Random numbers at its start.
-        batches: Batches that were trained on.
-        samples: Their samples.
-        loss_sum: Their losses, each times its samples.
-        learning_rate: That of the last of them.
-        timing: Figures of `TimedBatches`; None before the first batch.
-        random_now: Random numbers after the last of the batches; None before the first.
-    """
-
-    orders: dict[str, OrderState]
-    random: State | None
-    batches: int = 0
-    samples: int = 0
-    loss_sum: float = 0.0
-    learning_rate: float = 0.0
-    timing: dict[str, float] | None = None
-    random_now: State | None = None
 
 
 class Fitting:
@@ -72,6 +50,9 @@ class Fitting:
     Attributes:
         updates: Makes the updates.
         progress: How far the epoch is that runs or was broken off; None between epochs.
+
+    Raises:
+        SpecError: Ranks have different numbers of batches, or the schedule needs a number that nobody tells.
     """
 
     def __init__(
@@ -86,6 +67,7 @@ class Fitting:
         randomness: OwnRandomness,
         callbacks: Callbacks,
     ) -> None:
+        check_shares(ranks, loaders["train"])
         self._model = model
         self._network = ranks.wrapped(model)
         self._config = config
@@ -100,6 +82,8 @@ class Fitting:
         self.progress: Progress | None = None
         self._timed: TimedBatches | None = None
         self._whole = True
+        self._buffers = KeptBuffers(model)
+        self._held: Held | None = None
 
     def run_epoch(self, epoch: int) -> dict[str, Any]:
         """Train for an epoch, or for the rest of one that was broken off, and validate.
@@ -137,96 +121,90 @@ class Fitting:
 
     def _train(self, epoch: int) -> None:
         """Train on the batches of an epoch."""
-        if self.progress is None:
-            progress = Progress(orders=self._orders(), random=self._randomness.states)
-        else:
-            progress = self._broken_off(self.progress)
-            self._set_orders(progress.orders)
-            self._randomness.states = progress.random
-        self.progress, self._whole = progress, False
-        for loader in self._loaders.values():
-            enter_epoch(loader, epoch)
-        self.updates.begin_epoch(epoch)
-        self._timed = timed = TimedBatches(
-            self._loaders["train"],
-            skip=progress.batches,
+        loader = self._loaders["train"]
+        progress = self._begun(epoch)
+        self._timed = TimedBatches(
+            loader,
+            skip=go_behind(loader, progress.batches),
             earlier=progress.timing,
             after_skip=self._skipped,
         )
-        for given in timed:
-            self._batch(given, progress, epoch)
-            # what the next batch draws is drawn anew where an error ends the training in the middle of it
-            progress.random_now, self._whole = self._randomness.states, False
-        self._whole = True
+        with closing(iter(self._timed)) as batches:
+            for given in batches:
+                self._batch(given, epoch)
+                del given  # or it would be kept while the next one is made
+        progress = self._going()
         if not progress.batches:
-            raise no_batches(self._loaders["train"], "train")
-        last = progress.batches - 1
-        where = f"batch {last} of epoch {epoch}"
-        self._check_norm(self.updates.apply(), where=where, at=(epoch, last), rate=progress.learning_rate)
+            raise no_batches(loader, "train")
+        with self._undone_on_error():
+            if self.updates.pending:  # a last group that is smaller, of whose batches none averaged the gradients
+                self._ranks.average_gradients(self._model)
+            norm = self.updates.apply()
+            place = Place(epoch, progress.batches - 1, progress.learning_rate)
+            check_norm(norm, place, scales=self.updates.scales)
+
+    def _begun(self, epoch: int) -> Progress:
+        """Begin an epoch, or go back to the beginning of the one that was broken off."""
+        if self.progress is None:
+            self.progress = Progress(orders=self._orders(), random=self._randomness.states)
+        else:
+            self.progress = self._broken_off(self.progress)
+            self._set_orders(self.progress.orders)
+            self._randomness.states = self.progress.random
+        self._whole = False
+        for loader in self._loaders.values():
+            enter_epoch(loader, epoch)
+        self.updates.begin_epoch(epoch)
+        return self.progress
 
     def _skipped(self) -> None:
         """Go on with the random numbers that the batches before the break had left."""
         if self.progress is not None and self.progress.random_now is not None:
             self._randomness.states = self.progress.random_now
 
-    def _batch(self, given: Any, progress: Progress, epoch: int) -> None:
+    def _batch(self, given: Any, epoch: int) -> None:
         """Train on one batch."""
-        where = f"batch {progress.batches} of epoch {epoch}"
-        with located(where):
-            batch = self._forward.batch(given, self._loaders["train"])
-            outputs = self._forward(self._network, batch)
-            loss = self._loss(outputs.logits, outputs.targets, outputs.thresholds)
-        value = loss.item()
-        if self._ranks.any(not math.isfinite(value)):
-            raise self._not_finite(value, batch, outputs, where=where, at=(epoch, progress.batches))
-        rate = self.updates.learning_rate
-        norm = self.updates.add(loss)
-        self._check_norm(norm, where=where, at=(epoch, progress.batches), rate=rate)
-        progress.batches += 1
-        progress.samples += outputs.samples
-        progress.loss_sum += value * outputs.samples
-        progress.learning_rate = rate
+        progress, updates = self._going(), self.updates
+        place = Place(epoch, progress.batches, updates.learning_rate)
+        with self._undone_on_error(), self._ranks.gathering(self._network, now=updates.completes):
+            with located(str(place)):
+                batch = self._forward.batch(given, self._loaders["train"])
+                outputs = self._forward(self._network, batch)
+                loss = self._loss(outputs.logits, outputs.targets, outputs.thresholds)
+            value = loss.item()
+            if self._ranks.any(not math.isfinite(value)):
+                raise loss_not_finite(
+                    value, place, batch=batch, outputs=outputs, model=self._model, config=self._config
+                )
+            norm = updates.add(loss)
+            check_norm(norm, place, scales=updates.scales)
+            progress.batches += 1
+            progress.samples += outputs.samples
+            progress.loss_sum += value * outputs.samples
+            progress.learning_rate = place.rate
         self._whole = True
         self._callbacks.on_batch_end(
-            progress.batches - 1, {"loss": value, "learning_rate": rate, "gradient_norm": norm, "epoch": epoch}
+            place.batch, {"loss": value, "learning_rate": place.rate, "gradient_norm": norm, "epoch": epoch}
         )
+        # what comes from here on, up to the end of the next batch, is done again where an error ends the training
+        progress.timing, progress.random_now = self._timing().figures, self._randomness.states
+        self._whole = False
 
-    def _check_norm(self, norm: float | None, *, where: str, at: tuple[int, int], rate: float) -> None:
-        """Refuse gradients that would have broken the weights."""
-        if norm is not None and not math.isfinite(norm) and not self.updates.scales:
-            raise NonFiniteLossError(
-                f"{where}: gradients must be finite, got the norm {norm} at learning rate {rate:g} from a finite loss, "
-                "and no update was made of them; lower learning_rate, or look for values in the images that are too "
-                "large",
-                epoch=at[0],
-                batch=at[1],
-                learning_rate=rate,
-            )
-
-    def _not_finite(
-        self, value: float, batch: Batch, outputs: Outputs, *, where: str, at: tuple[int, int]
-    ) -> NonFiniteLossError:
-        """Say what can be seen of the reason."""
-        rate = self.updates.learning_rate
-        if math.isfinite(value):
-            reason = "on another rank, whose message says more"
-        elif not _finite(batch.images):
-            reason = "its images hold NaN or infinity; let the dataset fill pixels without a measurement (fill=0.0)"
-        elif not all(_finite(parameter) for parameter in self._model.parameters()):
-            reason = (
-                "the weights are not finite since an update before; begin again from a checkpoint with a lower rate"
-            )
-        else:
-            clipping = "" if self._config.use_gradient_clipping else ", set use_gradient_clipping=True"
-            half = ", or mixed_precision=False" if outputs.logits.device.type == "cuda" else ""
-            reason = f"images and weights are finite; lower learning_rate{clipping}{half}"
-        return NonFiniteLossError(
-            f"{where}: the loss must be finite, got {value} at learning rate {rate:g}: {reason}. Weights are as they "
-            "were before this batch",
-            epoch=at[0],
-            batch=at[1],
-            learning_rate=rate,
-        )
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """Go back to the last update where an error comes before the next: a broken batch leaves nothing behind."""
+        if self._held is None:
+            self._held = Held(progress=replace(self._going()), waiting=self.updates.waiting())
+            self._buffers.keep()
+        try:
+            yield
+        except BaseException:
+            self.updates.set_waiting(self._held.waiting)
+            self._buffers.put_back()
+            self.progress, self._held = self._held.progress, None
+            raise
+        if not self.updates.pending:
+            self._held = None
 
     # What a checkpoint holds
 
@@ -236,50 +214,60 @@ class Fitting:
 
     def _own_state(self) -> State:
         kept = None if self.progress is None else vars(self._broken_off(self.progress))
-        return {"orders": self._orders(), "random": self._randomness.states, "progress": kept}
+        return {
+            "orders": self._orders(),
+            "random": self._randomness.states,
+            "progress": kept,
+            "waiting": self.updates.waiting(),
+            "sizes": sizes_of(self._loaders["train"]),
+        }
 
     def _broken_off(self, progress: Progress) -> Progress:
         """Give how far an epoch is as one that is broken off here goes on: after its last whole batch."""
-        if not progress.batches:
-            return replace(progress, timing=None, random_now=None)
-        return replace(
-            progress,
-            timing=progress.timing if self._timed is None else self._timed.figures,
-            random_now=self._randomness.states if self._whole else progress.random_now,
-        )
+        if not self._whole or self._timed is None:
+            return replace(progress)
+        return replace(progress, timing=self._timed.figures, random_now=self._randomness.states)
 
-    def set_state(self, state: State, *, epoch: int) -> None:
+    def set_state(self, state: State) -> None:
         """Go on from a state that `state` gave.
 
-        Args:
-            state: The state.
-            epoch: Epoch that comes next, or goes on.
-
         Raises:
-            CheckpointError: The loaders are ordered in another way, or other ranks divide an epoch that goes on.
+            CheckpointError: The loaders are others or ordered in another way, other ranks divide an epoch that goes
+                on, or the optimizer is another one.
         """
         of_ranks = state["ranks"]
         moved = len(of_ranks) != self._ranks.world_size
-        if moved and of_ranks[0]["progress"] is not None:
-            raise CheckpointError(
-                f"an epoch goes on with as many ranks as it began, got {self._ranks.world_size} and began with "
-                f"{len(of_ranks)}; take the checkpoint of a whole epoch"
-            )
-        if moved:
-            _LOG.warning(
-                "the training was written by %d ranks and goes on with %d: samples are divided otherwise, so losses "
-                "differ from those of an uninterrupted one", len(of_ranks), self._ranks.world_size,
-            )  # fmt: skip
         own = of_ranks[0 if moved else self._ranks.rank]
-        if epoch > 0:
-            for loader in self._loaders.values():
-                begin_as_later_pass(loader)
+        self.updates.check_state(state["updates"])
+        self._check_division(own, written_by=len(of_ranks))
         if not moved:
             self._set_orders(own["orders"])
         self.updates.set_state(state["updates"])
+        self.updates.set_waiting(own["waiting"])
         self._randomness.states = None if moved and self._ranks.rank else own["random"]
         self.progress = None if own["progress"] is None else Progress(**own["progress"])
-        self._timed, self._whole = None, False
+        self._timed = self._held = None
+        self._whole = False
+
+    def _check_division(self, own: State, *, written_by: int) -> None:
+        """Refuse to go on within an epoch whose samples are divided otherwise; between epochs warn of it."""
+        here = self._ranks.world_size
+        sizes = sizes_of(self._loaders["train"])
+        changed = {name: (was, sizes[name]) for name, was in own["sizes"].items() if was != sizes[name]}
+        if here != written_by:
+            told = f"{here} ranks instead of {written_by}"
+        else:
+            told = ", ".join(f"{name} {now} instead of {was}" for name, (was, now) in changed.items())
+        if told and own["progress"] is not None:
+            raise CheckpointError(
+                f"an epoch goes on with the batches that it began with, got {told}; make the loader as it was, or take "
+                "the checkpoint of a whole epoch"
+            )
+        if told:
+            _LOG.warning(
+                "the training goes on with %s: its batches are others, so losses differ from those of an "
+                "uninterrupted one", told,
+            )  # fmt: skip
 
     def _orders(self) -> dict[str, OrderState]:
         return {name: order_state(loader) for name, loader in self._loaders.items()}
@@ -300,5 +288,4 @@ class Fitting:
         return self._timed
 
 
-def _finite(values: torch.Tensor) -> bool:
-    return bool(torch.isfinite(values).all())
+__all__ = ["Fitting"]

@@ -14,6 +14,10 @@ from autotune.errors import DatasetError, SpecError
 from autotune.resolve.online_loading import OnlineLoader
 from autotune.training.batches import Batch, batch_of, on_device
 from autotune.training.config import Config
+from autotune.training.heights import places_among
+
+_SHOWN = 3
+"""Values that a message lists."""
 
 
 class Outputs(NamedTuple):
@@ -126,9 +130,9 @@ class Forward:
     def _thresholds(self, batch: Batch) -> torch.Tensor | None:
         """Give the threshold of each mask, `(N * T,)`; None where nobody tells them."""
         samples, masks = batch.masks.shape[:2]
-        if masks == 1 and batch.thresholds is not None:
-            return batch.thresholds
         known = self._config.thresholds
+        if masks == 1 and batch.thresholds is not None:
+            return _checked(batch.thresholds, known)
         if masks > 1 and len(known) != masks:
             raise SpecError(
                 f"each mask of a sample has a threshold, got {masks} masks and thresholds={known} in the "
@@ -140,9 +144,31 @@ class Forward:
 
 
 def takes_thresholds(network: nn.Module) -> bool:
-    """Tell whether a model is conditioned on thresholds: its `forward` has an argument of that name."""
-    model = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
-    return "thresholds" in inspect.signature(model.forward).parameters
+    """Tell whether a model is conditioned on thresholds: its `forward` has an argument of that name.
+
+    What wraps a model for several ranks, or compiles it, is looked through.
+    """
+    inner: Any = network
+    while True:
+        if isinstance(inner, nn.parallel.DistributedDataParallel):
+            inner = inner.module
+        elif isinstance(getattr(inner, "_orig_mod", None), nn.Module):  # what torch.compile gives
+            inner = inner._orig_mod  # noqa: SLF001
+        else:
+            return "thresholds" in inspect.signature(inner.forward).parameters
+
+
+def _checked(metres: torch.Tensor, known: tuple[float, ...]) -> torch.Tensor:
+    """Refuse heights that metrics and weights would not know, and numbers that mean something else."""
+    found = places_among(metres, known).any(dim=-1)
+    if not bool(found.all()):
+        others = sorted(set(metres[~found].tolist()))[:_SHOWN]
+        raise SpecError(
+            f"numbers third in a batch are its thresholds in metres, each one of thresholds={known} of the "
+            f"configuration, got {', '.join(f'{value:g}' for value in others)}; add those to the configuration, or let "
+            "a collate_fn give numbers of samples in a dictionary"
+        )
+    return metres
 
 
 def _check_output(logits: torch.Tensor, images: torch.Tensor, *, channels: int) -> None:

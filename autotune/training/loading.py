@@ -11,13 +11,18 @@ from torch.utils.data import Dataset, IterableDataset
 
 from autotune.errors import DatasetError, SpecError
 from autotune.resolve.best import best_loader
+from autotune.resolve.online_loading import OnlineLoader
+from autotune.resolve.online_setting import SETTING_FIELDS
 from autotune.resolve.provenance import resolution_of, trial_of
+from autotune.resolve.resolution import Resolution
 from autotune.training.config import Config
 
 Loader = Iterable[Any]
 
 _SETTINGS = ("batch_size", "num_workers", "prefetch_factor", "pin_memory", "persistent_workers")
 """What a loader that was made by hand tells about itself."""
+_OF_TRAINING = ("shuffle", "drop_last", "sampler", "batch_sampler", "generator")
+"""Settings that say which samples train, and in which order."""
 
 
 def training_loader(source: Loader | Dataset[Any], config: Config, settings: Mapping[str, Any]) -> Loader:
@@ -29,7 +34,7 @@ def training_loader(source: Loader | Dataset[Any], config: Config, settings: Map
         settings: Further arguments of `autotune.best_loader`.
 
     Raises:
-        SpecError: A loader has another batch size than the configuration.
+        SpecError: A loader, or the settings, have another batch size than the configuration.
         DatasetError: There is no batch.
     """
     if not _is_dataset(source):
@@ -41,7 +46,14 @@ def training_loader(source: Loader | Dataset[Any], config: Config, settings: Map
             )
         return _filled(source, "train")
     arguments = {"generator": torch.Generator().manual_seed(config.seed), **settings}
-    if not isinstance(source, IterableDataset):
+    size = settings.get("batch_size")
+    if None not in (size, config.batch_size) and size != config.batch_size:
+        raise SpecError(
+            f"a training has one batch size, got batch_size={config.batch_size} in the configuration and {size} in "
+            "loader_settings; leave one of them out"
+        )
+    ordered = any(settings.get(name) is not None for name in ("sampler", "batch_sampler"))
+    if not (ordered or isinstance(source, IterableDataset)):
         arguments.setdefault("shuffle", True)
     return _filled(best_loader(source, **{"batch_size": config.batch_size, **arguments}), "train")  # type: ignore[arg-type]
 
@@ -65,8 +77,8 @@ def evaluation_loader(
     if not _is_dataset(source):
         return _filled(source, name)
     arguments = {"batch_size": batch_size, **settings}
-    ordered = {key: value for key, value in arguments.items() if key not in ("shuffle", "drop_last", "sampler")}
-    return _filled(best_loader(source, **ordered), name)  # type: ignore[arg-type]  # told apart above
+    in_order = {key: value for key, value in arguments.items() if key not in _OF_TRAINING}
+    return _filled(best_loader(source, **in_order), name)  # type: ignore[arg-type]  # told apart above
 
 
 def batch_size_of(loader: Any) -> int | None:
@@ -83,11 +95,19 @@ def batches_of(loader: Any) -> int | None:
         return None
 
 
+def sizes_of(loader: Any) -> dict[str, int | None]:
+    """Give `batch_size`, `batches` and `samples` of the share of one rank; None is what nobody tells."""
+    samples = batches_of(getattr(loader, "dataset", None))
+    return {"batch_size": batch_size_of(loader), "batches": batches_of(loader), "samples": samples}
+
+
 def loader_params(loader: Any) -> dict[str, str]:
-    """Give the settings of a loader as text, by their names."""
+    """Give the settings of a loader as text, by their names; those that are still being tried are left out."""
     resolution = resolution_of(loader)
     fields = {} if resolution is None else resolution.config.model_dump()
     fields |= {name: getattr(loader, name) for name in _SETTINGS if hasattr(loader, name)}
+    if _is_trying(loader):
+        fields = {name: value for name, value in fields.items() if name not in SETTING_FIELDS}
     return {name: "default" if value is None else str(value) for name, value in fields.items()}
 
 
@@ -104,7 +124,8 @@ def loader_tags(loader: Any, *, environ: Mapping[str, str] = os.environ, home: s
         return {"autotune.match": "given", "autotune.loader": _given_label(loader)}
     found = {
         "autotune.match": resolution.match,
-        "autotune.loader": resolution.config.label(),
+        "autotune.loader": _served_label(loader, resolution),
+        "autotune.online": loader.report.decision() if isinstance(loader, OnlineLoader) else None,
         "autotune.study": resolution.study,
         "autotune.decision_key": resolution.decision_key,
         "autotune.trial_key": trial_of(resolution, home=home, environ=environ),
@@ -115,6 +136,17 @@ def loader_tags(loader: Any, *, environ: Mapping[str, str] = os.environ, home: s
 
 def _given_label(loader: Any) -> str:
     return ", ".join(f"{name} {value}" for name, value in loader_params(loader).items()) or type(loader).__qualname__
+
+
+def _served_label(loader: Any, resolution: Resolution) -> str:
+    """Give the configuration that a loader serves: the one that was resolved, or what it found to be faster."""
+    if not isinstance(loader, OnlineLoader):
+        return resolution.config.label()
+    return resolution.config.replace(**loader.setting.model_dump()).label()
+
+
+def _is_trying(loader: Any) -> bool:
+    return isinstance(loader, OnlineLoader) and loader.report.outcome == "trying"
 
 
 def _is_dataset(source: Any) -> bool:
@@ -149,5 +181,6 @@ __all__ = [
     "loader_params",
     "loader_tags",
     "no_batches",
+    "sizes_of",
     "training_loader",
 ]

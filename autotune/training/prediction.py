@@ -10,11 +10,9 @@ from torch import nn
 from autotune.errors import SpecError
 from autotune.training.config import Config
 from autotune.training.forward import Forward, takes_thresholds
+from autotune.training.heights import places_among
 
 Thresholds = float | Sequence[float] | torch.Tensor | None
-
-_SAME_M = 1e-3
-"""Thresholds this close in metres are the same: they come through float32, and lie metres apart."""
 
 
 def predicted(
@@ -83,9 +81,8 @@ def _per_image(thresholds: Thresholds, count: int) -> torch.Tensor | None:
 
 def _of_channels(chances: torch.Tensor, metres: torch.Tensor, config: Config) -> torch.Tensor:
     """Choose the channel of each image's threshold, of a model that has one for each: `(N, 1, H, W)`."""
-    known = torch.tensor(config.thresholds)
-    found = (metres[:, None] - known).abs() <= _SAME_M
-    if chances.shape[1] != len(known) or not bool(found.any(dim=1).all()):
+    found = places_among(metres, config.thresholds)
+    if chances.shape[1] != len(config.thresholds) or not bool(found.any(dim=1).all()):
         raise SpecError(
             f"this model is not conditioned on thresholds: it has {chances.shape[1]} channels for "
             f"thresholds={config.thresholds} of the configuration, got {sorted(set(metres.tolist()))}; choose among "

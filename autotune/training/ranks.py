@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,26 @@ class Ranks:
         if self.world_size > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, 0)
+
+    def gathering(self, network: nn.Module, *, now: bool) -> AbstractContextManager[None]:
+        """Average gradients over ranks in a backward pass, or leave them to a later one.
+
+        Args:
+            network: What `wrapped` gave.
+            now: Whether this pass averages; where it does not, gradients of each rank add up.
+        """
+        if now or not isinstance(network, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        later: AbstractContextManager[None] = network.no_sync()
+        return later
+
+    def average_gradients(self, model: nn.Module) -> None:
+        """Average the gradients that a model has by now over ranks, after passes that left them apart."""
+        if self.world_size > 1:
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    torch.distributed.all_reduce(parameter.grad)
+                    parameter.grad.div_(self.world_size)
 
     def wrapped(self, model: nn.Module) -> nn.Module:
         """Give the model that averages gradients over ranks; alone, the model itself."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,19 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from autotune.errors import NonFiniteLossError, SpecError
+from autotune.errors import CheckpointError, NonFiniteLossError, SpecError
 from autotune.training.callbacks.base import Callback
 from autotune.training.callbacks.defaults import with_defaults
 from autotune.training.callbacks.dispatch import Callbacks
 from autotune.training.callbacks.monitoring import figures_of
-from autotune.training.checkpoints import check_signature, read_checkpoint, signature_of, write_checkpoint
+from autotune.training.changes import check_unchanged, warn_of_changes, warn_of_length
+from autotune.training.checkpoints import (
+    check_signature,
+    link_checkpoint,
+    read_checkpoint,
+    signature_of,
+    write_checkpoint,
+)
 from autotune.training.config import Config
 from autotune.training.evaluation import Evaluation
 from autotune.training.fitting import Fitting
@@ -38,18 +44,11 @@ from autotune.training.randomness import OwnRandomness
 from autotune.training.ranks import join_ranks
 from autotune.training.updates import half_precision
 
-_LOG = logging.getLogger(__name__)
-
 Source = Loader | Dataset[Any]
 """Something that gives batches, or a dataset that a loader is resolved for."""
 
 _PREDICTED_AT_ONCE = 16
 """Images that are predicted at once where no loader says how many fit."""
-_MAY_CHANGE = frozenset(
-    {"epochs", "device", "early_stopping_patience", "monitor", "monitor_mode", "keep_checkpoints"}
-    | {"checkpoint_every_epochs", "decision_threshold"}
-)
-"""Fields with which a training goes on as it would, whatever they are."""
 
 
 class Trainer:
@@ -157,8 +156,8 @@ class Trainer:
         randomness = self._own_randomness()
         status = "failed"
         with randomness.entered():
-            self._callbacks.on_train_begin({"epoch": self.epoch})
             try:
+                self._callbacks.on_train_begin({"epoch": self.epoch})
                 while self.epoch < self.config.epochs and not self.stop_training:
                     self._run_epoch(fitting)
                 status = "stopped" if self.stop_training else "finished"
@@ -207,14 +206,15 @@ class Trainer:
             batch_size=self.batch_size or _PREDICTED_AT_ONCE,
         )
 
-    def save_checkpoint(self, path: str | os.PathLike[str]) -> Path:
+    def save_checkpoint(self, path: str | os.PathLike[str], *, names: Iterable[str] = ()) -> Path:
         """Write everything that the training goes on from, in place of the file that is there; all ranks call it.
 
         Args:
             path: The file; folders are made.
+            names: Further names that it gets in its folder.
 
         Raises:
-            CheckpointError: It cannot be written.
+            CheckpointError: It cannot be written; on all ranks.
         """
         fitting = None if self.train_loader is None else self._prepared()
         state = {
@@ -228,22 +228,35 @@ class Trainer:
             "callbacks": self._callbacks.state(),
             "fitting": None if fitting is None else fitting.state(),
         }
+        failed: Exception | None = None
         if self.leads:
-            write_checkpoint(path, state)
-        self._ranks.wait()
+            try:
+                written = write_checkpoint(path, state)
+                for name in names:
+                    link_checkpoint(written, name)
+            except Exception as error:  # noqa: BLE001  # the others wait to hear of it, whatever it is
+                failed = error
+        if self._ranks.any(failed is not None):
+            raise failed or CheckpointError(f"the first rank could not write {Path(path)}, and its message says why")
         return Path(path)
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Go on from a checkpoint: losses are those of a training that was not interrupted; all ranks call it.
 
-        Batches of an epoch that was broken off are read again and left out. Random numbers of datasets that draw them
-        from the global generators of persistent workers are others, as torch does not tell their states.
+        Batches of an epoch that was broken off are read again and left out. A change of the configuration or, between
+        epochs, of loader and ranks is logged as a warning.
+
+        Not in the checkpoint, and so others than in a training that was not interrupted, are: random numbers that
+        datasets draw from the global generators of persistent workers, as torch does not tell their states; the order
+        of samplers and loaders that keep a state of their own beside generator, seed and epoch; caches, and whatever
+        else datasets and models keep in plain attributes; callbacks without `state_dict`; samples that were changed
+        on the disk. Accelerators may add up in another order, unless `deterministic` is set.
 
         Args:
             path: The file.
 
         Raises:
-            CheckpointError: There is none, it is damaged, or of another model, loader or version.
+            CheckpointError: There is none, it is damaged, or of another model, loader, optimizer or version.
         """
         state = read_checkpoint(path)
         if self.train_loader is None:
@@ -251,9 +264,9 @@ class Trainer:
         fitting = None if self.train_loader is None else self._prepared()
         check_signature(state["signature"], self.model, path)
         if fitting is not None and state["fitting"] is not None:
-            fitting.set_state(state["fitting"], epoch=state["epoch"])
+            fitting.set_state(state["fitting"])
+            warn_of_changes(state["config"], self.config.model_dump())
         self.model.load_state_dict(state["model"])
-        self._warn_of_changes(state["config"])
         self.epoch = state["epoch"]
         self.stop_training = state["stop_training"]
         self.history.clear()
@@ -295,12 +308,12 @@ class Trainer:
                 callbacks=self._callbacks,
             )
             self._began_with = now
-        changed = _differences(self._began_with or now, now)
-        if changed:
-            raise SpecError(
-                f"a training keeps the configuration that it began with, got {changed}; make a new Trainer, which may "
-                "load a checkpoint of this one"
-            )
+        before = self._began_with or now
+        check_unchanged(before, now)
+        if before["epochs"] != now["epochs"]:
+            warn_of_length(before, now)
+            self._fitting.updates.follow_epochs()
+            self._began_with = now
         return self._fitting
 
     def _own_randomness(self) -> OwnRandomness:
@@ -322,14 +335,6 @@ class Trainer:
 
     def _loading(self) -> dict[str, Any]:
         return {"environ": self._environ, **self._settings}
-
-    def _warn_of_changes(self, written: dict[str, Any]) -> None:
-        changed = _differences(written, self.config.model_dump())
-        if changed and self.train_loader is not None:
-            _LOG.warning(
-                "the training goes on with another configuration than it began with, so losses differ from those of "
-                "an uninterrupted one: %s", changed,
-            )  # fmt: skip
 
 
 def train_model(
@@ -358,12 +363,6 @@ def train_model(
     if trainer.test_loader is not None:
         trainer.test()
     return trainer.model, history
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """List the fields that differ and matter, as `learning_rate=0.1 instead of 0.01`."""
-    names = [name for name in now if name not in _MAY_CHANGE and before.get(name) != now[name]]
-    return ", ".join(f"{name}={now[name]!r} instead of {before.get(name)!r}" for name in names)
 
 
 __all__ = ["Source", "Trainer", "train_model"]

@@ -8,15 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from autotune.errors import SpecError
+from autotune.errors import CheckpointError, SpecError
 from autotune.training.config import Config
 from autotune.training.optimization.clipping import clip_gradients
-from autotune.training.optimization.lr_schedulers import create_scheduler
+from autotune.training.optimization.lr_schedulers import OPEN_ENDED, create_scheduler
 from autotune.training.optimization.optimizers import create_optimizer
 from autotune.training.optimization.regularization import CompositeRegularization
-
-_OPEN_ENDED = ("step", "plateau", None)
-"""Schedules that go by epochs, however many batches those have."""
 
 
 def half_precision(config: Config, device: torch.device) -> torch.dtype | None:
@@ -52,23 +49,27 @@ class Updates:
     ) -> None:
         self._model = model
         self._config = config
+        self._device = device
         self._size = config.accumulation_steps
-        said = config.model_fields_set  # a model's own rates stay where nobody set others
         self.regularization = CompositeRegularization(
             model=model,
-            dropout_rate=config.dropout_rate if "dropout_rate" in said else None,
+            dropout_rate=config.dropout_rate,
             weight_decay=0.0,  # the optimizer's, which leaves biases and normalisation out
-            drop_path_rate=config.droppath_final_prob * config.use_droppath if "use_droppath" in said else None,
+            drop_path_rate=None if config.use_droppath is None else config.droppath_final_prob * config.use_droppath,
         )
         self.optimizer: torch.optim.Optimizer = create_optimizer(model, config)
-        self.scheduler = create_scheduler(self.optimizer, config, self._steps(batches_per_epoch))
-        scaled = half_precision(config, device) is torch.float16
-        self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+        self._steps_per_epoch = self._steps(batches_per_epoch)
+        self.scheduler = create_scheduler(self.optimizer, config, self._steps_per_epoch)
+        self.scaler = self._new_scaler()
         self.pending = 0
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        scales = half_precision(self._config, self._device) is torch.float16
+        return torch.amp.GradScaler(self._device.type, enabled=scales)
 
     def _steps(self, batches_per_epoch: int | None) -> int:
         """Give the updates of an epoch, from which most schedules take their length."""
-        if batches_per_epoch is None and self._config.scheduler_type not in _OPEN_ENDED:
+        if batches_per_epoch is None and self._config.scheduler_type not in OPEN_ENDED:
             raise SpecError(
                 f"scheduler_type={self._config.scheduler_type!r} needs the number of batches, which this loader does "
                 "not tell; give the loader a length, or take scheduler_type='step', 'plateau' or None"
@@ -85,9 +86,14 @@ class Updates:
         """Whether losses are scaled, so that gradients that overflow now and then are no error."""
         return bool(self.scaler.is_enabled())
 
+    @property
+    def completes(self) -> bool:
+        """Whether the next batch makes an update."""
+        return self.pending + 1 >= self._size
+
     def add(self, loss: torch.Tensor) -> float | None:
         """Take the gradients of one batch; give the norm of all gradients where that makes an update."""
-        self.scaler.scale(loss + self.regularization.penalty()).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.pending += 1
         return self.apply() if self.pending == self._size else None
 
@@ -115,6 +121,23 @@ class Updates:
             self.scheduler.step()
         return norm
 
+    def discard(self) -> None:
+        """Let go of the gradients that wait, whatever was being done with them."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.pending = 0
+        if self.scales:  # one that was broken off between unscaling and its update refuses to go on
+            written = self.scaler.state_dict()
+            self.scaler = self._new_scaler()
+            self.scaler.load_state_dict(written)
+
+    def follow_epochs(self) -> None:
+        """Go on by the schedule of as many epochs as the configuration has now, where it was changed."""
+        if self._config.scheduler_type in OPEN_ENDED:
+            return
+        written = self.scheduler.state_dict()
+        self.scheduler = create_scheduler(self.optimizer, self._config, self._steps_per_epoch)
+        self.scheduler.load_state_dict(written)
+
     def begin_epoch(self, epoch: int) -> None:
         """Set what changes from epoch to epoch."""
         self._model.train()
@@ -128,30 +151,65 @@ class Updates:
             self.scheduler.step(figure)
 
     def state(self) -> dict[str, Any]:
-        """Give everything that the next update goes by, gradients that wait included."""
-        state = {
+        """Give everything that the next update goes by, but for the gradients that wait."""
+        return {
+            "kind": self._config.optimizer,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "pending": self.pending,
-            "gradients": {},
         }
-        if self.pending:
-            named = self._model.named_parameters()
-            state["gradients"] = {name: part.grad for name, part in named if part.grad is not None}
-        return state
+
+    def waiting(self) -> dict[str, Any]:
+        """Give the gradients that wait, of this rank, by the names of their parameters."""
+        named = self._model.named_parameters() if self.pending else ()
+        gradients = {name: part.grad.to("cpu", copy=True) for name, part in named if part.grad is not None}
+        return {"pending": self.pending, "gradients": gradients}
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Refuse the state of another optimizer.
+
+        Raises:
+            CheckpointError: It is of another kind, or of other parameters.
+        """
+        if state["kind"] != self._config.optimizer:
+            raise CheckpointError(
+                f"a training goes on with the optimizer that it began with, got optimizer={self._config.optimizer!r} "
+                f"and began with {state['kind']!r}; set it back, or begin anew with the weights: "
+                "model.load_state_dict(torch.load(path)['model'])"
+            )
+        there = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
+        here = [len(group["params"]) for group in self.optimizer.param_groups]
+        if there != here:
+            raise CheckpointError(
+                f"an optimizer goes on with the parameters that it had, got groups of {here} and it had {there}; let "
+                "the same parameters take gradients (requires_grad) as then"
+            )
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state` gave."""
+        """Go on from a state that `state` gave; no gradients wait.
+
+        The optimizer keeps the settings of the configuration, which torch would replace by those of the state.
+        """
+        scheduled = ("params", "lr", "initial_lr")
+        own = [
+            {name: value for name, value in group.items() if name not in scheduled}
+            for group in self.optimizer.param_groups
+        ]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
         self.scheduler.load_state_dict(state["scheduler"])
         if state["scaler"]:  # empty where it was written without half precision
             self.scaler.load_state_dict(state["scaler"])
-        self.pending = state["pending"]
-        gradients = state["gradients"]
+        self.discard()
+
+    def set_waiting(self, waiting: dict[str, Any]) -> None:
+        """Go on with the gradients that `waiting` gave, in place of those that wait."""
+        self.discard()
+        self.pending = waiting["pending"]
         for name, parameter in self._model.named_parameters():
-            kept = gradients.get(name)
-            parameter.grad = None if kept is None else kept.to(parameter.device)
+            kept = waiting["gradients"].get(name)
+            parameter.grad = None if kept is None else kept.to(parameter.device, copy=True)
 
 
 __all__ = ["Updates", "half_precision"]

@@ -1,13 +1,15 @@
 """What each rank does in the tests of training under `torchrun`: train, go on from checkpoints, and tell of it."""
 
 import json
+import logging
 import sys
 from pathlib import Path
 
 import torch
-from training_parts import config, losses, model, pairs
+from torch.utils.data import DataLoader, DistributedSampler
+from training_parts import config, losses, model, pairs, torch_loader
 
-from autotune.errors import NonFiniteLossError
+from autotune.errors import CheckpointError, NonFiniteLossError, SpecError
 from autotune.training import Callback, Trainer
 from autotune.training.callbacks import CheckpointingCallback, LoggingCallback
 
@@ -21,6 +23,16 @@ class SavesWithin(Callback):
     def on_batch_end(self, batch, logs=None):
         if (logs["epoch"], batch) == (1, 1):
             self.trainer.save_checkpoint(folder / "within.pt")
+
+
+class Streams:
+    """Batches without a length."""
+
+    def __init__(self, *batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
 
 
 def trainer(*callbacks, seed=0, dropout=0.2, dataset=None, **settings):
@@ -61,5 +73,57 @@ try:
 except NonFiniteLossError as error:
     told["error"] = str(error)
 
-(folder / f"rank-{torch.distributed.get_rank()}.json").write_text(json.dumps(told))
+rank = torch.distributed.get_rank()
+
+
+def message_of(act, *kinds):
+    """Give the message of the error that an act raises."""
+    try:
+        act()
+    except kinds as error:
+        return str(error)
+    return None
+
+
+(folder / "file").write_text("no folder")
+told["unwritten"] = message_of(lambda: whole.save_checkpoint(folder / "file" / "one.pt"), CheckpointError)
+
+
+def given(train, val=None):
+    return Trainer(model(), config(epochs=1, normalization="group"), train, val, callbacks=())
+
+
+told["unequal"] = message_of(given(torch_loader(pairs(6 + 3 * rank))).train, SpecError)
+
+warned = []
+handler = logging.Handler()
+handler.emit = lambda record: warned.append(record.getMessage())
+logging.getLogger("autotune.training.shares").addHandler(handler)
+given(torch_loader(pairs(6))).train()
+told["undivided"] = list(warned)
+given(DataLoader(pairs(6), batch_size=2, sampler=DistributedSampler(pairs(6)))).train()
+told["warned"] = len(warned)
+
+told["empty"] = losses(
+    given(torch_loader(pairs(6, seed=rank)), Streams(*([] if rank else torch_loader(pairs(4))))).train()
+)
+
+
+class SavesBetween(Callback):
+    """Writes a checkpoint between two updates, on all ranks."""
+
+    def on_batch_end(self, batch, logs=None):
+        if (logs["epoch"], batch) == (1, 0):
+            self.trainer.save_checkpoint(folder / "between.pt")
+
+
+grouped = trainer(SavesBetween(), accumulation_steps=3)
+grouped.train()
+again = trainer(seed=9, accumulation_steps=3)
+again.load_checkpoint(folder / "between.pt")
+again.train()
+told["grouped"], told["again"] = losses(grouped.history), losses(again.history)
+told["grouped_weights"] = summed(grouped)
+
+(folder / f"rank-{rank}.json").write_text(json.dumps(told))
 torch.distributed.destroy_process_group()

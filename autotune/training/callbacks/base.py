@@ -35,7 +35,10 @@ class Callback:
         """Begin; `logs` has the `epoch` that comes first."""
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """End, however it ends; `logs` has the `status` (`finished`, `stopped`, `failed`) and the `history`."""
+        """End, however it ends; `logs` has the `status` (`finished`, `stopped`, `failed`) and the `history`.
+
+        Callbacks that were not told the beginning, as one before them failed there, are not told the end.
+        """
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Begin an epoch, counted from 0."""

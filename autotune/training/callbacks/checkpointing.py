@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from pathlib import Path
 from typing import Any, ClassVar
 
 from autotune.errors import AutotuneError, SpecError
 from autotune.training.callbacks.base import Callback, Logs
 from autotune.training.callbacks.monitoring import Best, monitored
-from autotune.training.checkpoints import link_checkpoint
 
 _LOG = logging.getLogger(__name__)
 
 BEST, LAST, BEFORE_ERROR = "model_best.pt", "model_last.pt", "model_before_error.pt"
-_EPOCH = re.compile(r"model_epoch_(\d+)\.pt")
 
 
 class CheckpointingCallback(Callback):
     """Keeps `model_last.pt`, `model_best.pt` and `model_epoch_<number>.pt` of the last few epochs.
 
-    Where a training ends by an error, `model_before_error.pt` holds the state after its last whole batch. An epoch's
-    files are one on the disk, under several names.
+    Where a training ends by an error, `model_before_error.pt` holds the state after its last whole batch, or after its
+    last update where the error came in a batch whose gradients wait for others. An epoch's files are one on the disk,
+    under several names. Only what this training wrote is removed, before a break too; another one in the same folder
+    writes over files of the same name.
 
     Args:
         checkpoint_dir: Folder of the files.
@@ -57,7 +56,7 @@ class CheckpointingCallback(Callback):
         self._every = every_epochs
         self._keep = keep
         self._best = Best(mode or "min")
-        self._saved: int | None = None
+        self._written: list[str] = []
 
     @property
     def best_path(self) -> Path:
@@ -83,41 +82,40 @@ class CheckpointingCallback(Callback):
         over = self.trainer.stop_training or epoch + 1 >= config.epochs
         due = over or (epoch + 1) % (self._every or config.checkpoint_every_epochs) == 0
         if due:
-            path = self.trainer.save_checkpoint(self.checkpoint_dir / f"model_epoch_{epoch:04d}.pt")
-            self._publish(path, [LAST, BEST] if best else [LAST])
+            self._save_epoch(f"model_epoch_{epoch:04d}.pt", [LAST, BEST] if best else [LAST])
         elif best:
             self.trainer.save_checkpoint(self.best_path)
 
     def on_error(self, error: BaseException) -> None:
-        """Keep the state after the last whole batch."""
+        """Keep the state that the error came upon."""
         try:
             path = self.trainer.save_checkpoint(self.checkpoint_dir / BEFORE_ERROR)
         except AutotuneError as further:
             _LOG.warning("the state before the error is not kept: %s", further)
             return
-        error.add_note(
-            f"The state after the last whole batch is kept in {path}, the last whole epoch in {self.last_path}"
-        )
+        error.add_note(f"The state before the error is kept in {path}, the last whole epoch in {self.last_path}")
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the best figure."""
-        return {"best": self._best.value}
+        """Give the best figure, and the names of the epochs that are kept."""
+        return {"best": self._best.value, "written": list(self._written)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self._best.value = state["best"]
+        self._best.value, self._written = state["best"], list(state["written"])
 
-    def _publish(self, path: Path, names: list[str]) -> None:
-        """Give a checkpoint its other names, and remove those of old epochs."""
+    def _save_epoch(self, name: str, names: list[str]) -> None:
+        """Write an epoch under its names, and remove old ones."""
+        self._written = [*(other for other in self._written if other != name), name]
+        self.trainer.save_checkpoint(self.checkpoint_dir / name, names=names)
+        keep = self._keep or self.trainer.config.keep_checkpoints
+        old, self._written = self._written[:-keep], self._written[-keep:]
         if not self.trainer.leads:
             return
-        for name in names:
-            link_checkpoint(path, name)
-        found = [
-            (int(match[1]), file) for file in self.checkpoint_dir.iterdir() if (match := _EPOCH.fullmatch(file.name))
-        ]
-        for _, file in sorted(found)[: -(self._keep or self.trainer.config.keep_checkpoints)]:
-            file.unlink(missing_ok=True)
+        for other in old:
+            try:
+                (self.checkpoint_dir / other).unlink(missing_ok=True)
+            except OSError as error:
+                _LOG.warning("the checkpoint %s of an old epoch is not removed: %s", other, error)
 
 
 __all__ = ["BEFORE_ERROR", "BEST", "LAST", "CheckpointingCallback"]

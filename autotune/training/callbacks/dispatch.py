@@ -36,6 +36,7 @@ class Callbacks:
                     f"callbacks are objects of subclasses of autotune.training.callbacks.Callback, got {callback!r}"
                 )
         self.all = sorted(given, key=lambda callback: callback.order)
+        self._begun: list[Callback] = []
 
     def set_trainer(self, trainer: Trainer) -> None:
         """Introduce the trainer."""
@@ -43,14 +44,28 @@ class Callbacks:
             callback.set_trainer(trainer)
 
     def on_train_begin(self, logs: Logs) -> None:
-        """Tell that the training begins."""
+        """Tell that the training begins; those that it was told to are told of its end."""
+        self._begun.clear()
         for callback in self.all:
+            self._begun.append(callback)
             callback.on_train_begin(logs)
 
     def on_train_end(self, logs: Logs) -> None:
-        """Tell that the training ends."""
-        for callback in self.all:
-            callback.on_train_end(logs)
+        """Tell that the training ends, all of them whatever one of them does.
+
+        An error of theirs is logged where the training failed itself, so that the first is the one that is raised.
+        """
+        failed: Exception | None = None
+        for callback in self._begun:
+            try:
+                callback.on_train_end(logs)
+            except Exception as error:  # noqa: BLE001  (whatever it is, the others must hear of the end)
+                if failed is not None or logs["status"] == "failed":
+                    _LOG.warning("%s failed at the end of the training: %s", type(callback).__qualname__, error)
+                else:
+                    failed = error
+        if failed is not None:
+            raise failed
 
     def on_epoch_begin(self, epoch: int) -> None:
         """Tell that an epoch begins."""
@@ -85,7 +100,7 @@ class Callbacks:
 
     def on_error(self, error: BaseException) -> None:
         """Tell of an error; one that a callback has over it is logged, so that the first is the one that is raised."""
-        for callback in self.all:
+        for callback in self._begun:
             try:
                 callback.on_error(error)
             except Exception as further:  # noqa: BLE001  (whatever it is, the first error is what is to be seen)

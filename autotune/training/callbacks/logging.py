@@ -42,6 +42,7 @@ class LoggingCallback(Callback):
         self._now = now
         self._handler: logging.Handler | None = None
         self._level = logging.NOTSET
+        self._loader: dict[str, str] = {}
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Write what trains on what."""
@@ -54,6 +55,7 @@ class LoggingCallback(Callback):
             _LOG.addHandler(self._handler)
             _LOG.setLevel(logging.INFO)
         tags = self.trainer.loader_tags
+        self._loader = self.trainer.loader_params
         source = f"study {tags['autotune.study']}, " if "autotune.study" in tags else ""
         _LOG.info(
             "training from epoch %s of %d; loader: %s (%s%s)",
@@ -63,9 +65,13 @@ class LoggingCallback(Callback):
         self._write({"event": "begin", "config": self.trainer.config.model_dump(), "loader": tags, **(logs or {})})
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Write the figures of an epoch."""
+        """Write the figures of an epoch, and what a loader that tunes itself has found."""
         if not self.trainer.leads:
             return
+        if self.trainer.loader_params != self._loader:
+            self._loader, tags = self.trainer.loader_params, self.trainer.loader_tags
+            _LOG.info("loader: %s", tags.get("autotune.online", tags["autotune.loader"]))
+            self._write({"event": "loader", "epoch": epoch, "loader": tags})
         figures = figures_of(logs or {})
         shown = ", ".join(f"{name} {figures[name]:.4g}" for name in _LINE_FIGURES if name in figures)
         _LOG.info("epoch %d: %s", epoch, shown)

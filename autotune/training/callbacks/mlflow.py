@@ -52,6 +52,7 @@ class MlflowCallback(Callback):
         )
         self._tags = dict(tags or {})
         self._sent = 0
+        self._loader: dict[str, str] = {}
 
     @property
     def run_id(self) -> str | None:
@@ -63,12 +64,14 @@ class MlflowCallback(Callback):
         del logs
         if self.trainer.leads:
             params = {name: str(value) for name, value in self.trainer.config.model_dump().items()}
-            params |= {f"loader.{name}": value for name, value in self.trainer.loader_params.items()}
-            self._run.begin(params=params, tags={**self.trainer.loader_tags, **self._tags})
+            self._run.begin(params=params | self._loader_params(), tags={**self.trainer.loader_tags, **self._tags})
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Send the figures of an epoch, and files that were made since."""
+        """Send the figures of an epoch, files that were made since, and what a loader that tunes itself has found."""
         if self.trainer.leads:
+            before, params = self._loader, self._loader_params()
+            if params != before:
+                self._run.note(params=params, tags={**self.trainer.loader_tags, **self._tags})
             self._run.log_metrics(figures_of(logs or {}), step=epoch)
             self._send_files()
 
@@ -91,6 +94,11 @@ class MlflowCallback(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the run of a state."""
         self._run.continue_run(state["run_id"])
+
+    def _loader_params(self) -> dict[str, str]:
+        """Give the settings of the loader, and take note of them."""
+        self._loader = {f"loader.{name}": value for name, value in self.trainer.loader_params.items()}
+        return self._loader
 
     def _send_files(self) -> None:
         for path in self.trainer.artifacts[self._sent :]:

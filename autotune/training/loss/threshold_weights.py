@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autotune.errors import SpecError
-
-_SAME_M = 1e-3
-"""Thresholds this close in metres are the same: they come through float32, and lie metres apart."""
+from autotune.training.heights import places_among
 
 
 class ThresholdWeights(nn.Module):
@@ -54,7 +52,7 @@ class ThresholdWeights(nn.Module):
                 f"thresholds are metres of samples (N,) or of maps (N, C), got shape {tuple(metres.shape)} for maps "
                 f"{tuple(maps.shape)}"
             )
-        same = (metres.unsqueeze(-1) - self.thresholds.to(maps.device)).abs() <= _SAME_M
+        same = places_among(metres, self.thresholds)
         if not bool(same.any(dim=-1).all()):
             unknown = metres[~same.any(dim=-1)][0].item()
             raise SpecError(

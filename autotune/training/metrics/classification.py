@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from autotune.errors import SpecError
+from autotune.training.heights import SAME_M
 from autotune.training.metrics.segmentation import FIGURES, SegmentationMetrics
-
-_SAME_M = 1e-3
-"""Thresholds this close in metres are the same: they come through float32, and lie metres apart."""
 
 
 class ThresholdMetrics:
@@ -113,7 +111,7 @@ class ThresholdMetrics:
 
     def _known(self, metres: float) -> float:
         for value in self.thresholds:
-            if abs(value - metres) <= _SAME_M:
+            if abs(value - metres) <= SAME_M:
                 return value
         raise SpecError(
             f"metrics are kept for the thresholds {list(self.thresholds)} m, got {metres:g} m; "

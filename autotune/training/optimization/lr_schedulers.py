@@ -20,6 +20,9 @@ from autotune.errors import SpecError
 from autotune.training.config import Config
 from autotune.training.optimization.schedule import Interval, Schedule
 
+OPEN_ENDED = ("step", "plateau", None)
+"""Schedules that go by epochs, however many those are and however many batches they have."""
+
 _WARMUP_SHARE_MAX = 0.5
 """Part of a training that warm-up may take: a short one would end before it ever had its full rate."""
 _ONE_CYCLE_START = 25.0
@@ -57,12 +60,15 @@ def create_scheduler(optimizer: Optimizer, config: Config, steps_per_epoch: int)
     fixed = config.model_copy()  # later changes are those of another schedule
     steps = config.epochs * per_epoch
     build = None if config.scheduler_type is None else _BUILDERS[config.scheduler_type]
+    length = _length(config, steps)
+    # a schedule without a length is the same whatever the number of epochs
+    fields = [name for name in _FIELDS if name != "epochs" or length is not None]
     return Schedule(
         optimizer,
         None if build is None else lambda rated: build(rated, fixed, steps),
         interval=interval,
-        length=_length(config, steps),
-        shape={**{name: getattr(config, name) for name in _FIELDS}, "steps_per_epoch": per_epoch},
+        length=length,
+        shape={**{name: getattr(config, name) for name in fields}, "steps_per_epoch": per_epoch},
     )
 
 
@@ -77,7 +83,7 @@ def warmup_steps(config: Config, steps: int) -> int:
 
 
 def _length(config: Config, steps: int) -> int | None:
-    if config.scheduler_type in ("step", "plateau", None):
+    if config.scheduler_type in OPEN_ENDED:
         return None
     # the one-cycle schedule counts its first rate, and refuses more
     return max(steps, 2) - 1 if config.scheduler_type == "one_cycle" else steps
@@ -150,4 +156,4 @@ _BUILDERS: dict[str, Callable[[Optimizer, Config, int], LRScheduler]] = {
     "step": _step,
 }
 
-__all__ = ["create_scheduler", "warmup_steps"]
+__all__ = ["OPEN_ENDED", "create_scheduler", "warmup_steps"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import nn
 
 from autotune.errors import SpecError
 from autotune.training.config import Config
+
+_LOG = logging.getLogger(__name__)
 
 _GROUPS_MAX = 32
 """Most groups of channels (Wu and He 2018, arXiv:1803.08494, table 3: 32 did best)."""
@@ -79,6 +82,9 @@ def _exchanged(model: nn.Module, exchange: Callable[[nn.Module], nn.Module | Non
         new = exchange(module)
         if new is not None:
             made[module] = new.train(module.training)
+    if made:
+        kinds = sorted({f"{type(old).__name__} to {type(new).__name__}" for old, new in made.items()})
+        _LOG.info("%d layers of the model are exchanged: %s", len(made), ", ".join(kinds))
     for module in list(model.modules()):
         for name, child in module._modules.items():  # noqa: SLF001  # named_children leaves out what comes twice
             if child in made:

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import threading
 
 import pytest
 import torch
@@ -125,6 +126,23 @@ def test_what_was_the_best_is_remembered_over_a_break(tmp_path):
     resumed.load_checkpoint(tmp_path / "model_last.pt")
     resumed.train()
     assert read_checkpoint(tmp_path / "model_best.pt")["epoch"] == 1
+
+
+def test_only_epochs_of_the_same_training_are_removed(tmp_path):
+    for seed, epochs in ((0, 5), (4, 2)):
+        trainer(callbacks=[CheckpointingCallback(tmp_path, keep=2)], epochs=epochs, seed=seed).train()
+    epochs = [name for name in names_in(tmp_path) if "epoch" in name]
+    assert epochs == [f"model_epoch_000{number}.pt" for number in (0, 1, 3, 4)]
+    seeds = [read_checkpoint(tmp_path / name)["config"]["seed"] for name in epochs]
+    assert seeds == [4, 4, 0, 0]
+
+
+def test_epochs_from_before_a_break_are_removed_in_their_turn(tmp_path):
+    trainer(callbacks=[CheckpointingCallback(tmp_path, keep=2)], epochs=2).train()
+    resumed = trainer(callbacks=[CheckpointingCallback(tmp_path, keep=2)], epochs=5)
+    resumed.load_checkpoint(tmp_path / "model_epoch_0001.pt")
+    resumed.train()
+    assert [name for name in names_in(tmp_path) if "epoch" in name] == ["model_epoch_0003.pt", "model_epoch_0004.pt"]
 
 
 @pytest.mark.parametrize("name", ["every_epochs", "keep"])
@@ -277,3 +295,39 @@ def test_a_callback_that_fails_over_an_error_does_not_hide_it(caplog):
     with pytest.raises(KeyError, match="first"):
         trainer(callbacks=[Worse()]).train()
     assert "second" in caplog.text
+
+
+def test_callbacks_that_were_told_the_beginning_are_told_the_end_where_one_of_them_fails_there(tmp_path):
+    before = set(threading.enumerate())
+    console = Console(file=io.StringIO(), force_terminal=True)
+    callbacks = [ProgressCallback(console), EarlyStopping(), LoggingCallback(tmp_path)]
+    with pytest.raises(SpecError, match="needs patience"):
+        trainer(callbacks=callbacks).train()
+    drawing = set(threading.enumerate()) - before
+    for thread in drawing:
+        thread.join(20.0)
+    assert not any(thread.is_alive() for thread in drawing), "the bar of progress is no longer drawn"
+    assert names_in(tmp_path) == [], "what came behind was told neither"
+
+
+class FailsAtTheEnd(Callback):
+    """Fails when it is told the end."""
+
+    order = -1
+
+    def on_train_end(self, logs=None):
+        raise ValueError("at the end")
+
+
+def test_an_error_at_the_end_hides_none_before_and_keeps_no_other_callback_from_its_end(tmp_path, caplog):
+    class Fails(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyError("first")
+
+    with pytest.raises(KeyError, match="first"):
+        trainer(callbacks=[FailsAtTheEnd(), Fails(), LoggingCallback(tmp_path)]).train()
+    assert "at the end" in caplog.text
+    assert lines_of(tmp_path)[-1]["status"] == "failed"
+    with pytest.raises(ValueError, match="at the end"):
+        trainer(callbacks=[FailsAtTheEnd(), LoggingCallback(tmp_path)], epochs=1).train()
+    assert lines_of(tmp_path)[-1]["status"] == "finished"

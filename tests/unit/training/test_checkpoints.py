@@ -111,6 +111,14 @@ def test_nothing_in_a_file_is_run(tmp_path, monkeypatch):
     assert not (tmp_path / "harm").exists()
 
 
+def test_a_pickle_before_an_archive_is_not_run(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written.write_bytes(pickle.dumps(Harmful()) + written.read_bytes())
+    with pytest.raises(CheckpointError, match="truncated or damaged: it begins with"):
+        read_checkpoint(written)
+    assert not (tmp_path / "harm").exists()
+
+
 def test_a_missing_file_is_told_with_the_folder(tmp_path):
     with pytest.raises(CheckpointError, match=r"nowhere\.pt"):
         read_checkpoint(tmp_path / "nowhere.pt")
@@ -120,6 +128,23 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(CheckpointError, match="cannot be written"):
         write_checkpoint(tmp_path / "file" / "one.pt", {})
+
+
+def test_a_second_name_that_cannot_be_given_is_told(written):
+    written.with_name("best.pt").mkdir()
+    with pytest.raises(CheckpointError, match=r"best\.pt cannot be written"):
+        link_checkpoint(written, "best.pt")
+    assert names_in(written.parent) == ["best.pt", "one.pt"]
+
+
+def test_a_second_name_is_a_copy_where_files_cannot_have_two(written, monkeypatch):
+    def refused(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refused)
+    copied = link_checkpoint(written, "best.pt")
+    assert copied.read_bytes() == written.read_bytes()
+    assert not copied.samefile(written)
 
 
 def test_a_signature_has_names_types_and_shapes():

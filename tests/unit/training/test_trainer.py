@@ -1,5 +1,6 @@
 """What a trainer makes of models, batches and configurations."""
 
+import logging
 import math
 
 import pytest
@@ -27,6 +28,8 @@ from autotune.data.datasets.forest_gap import HeightGapDataset
 from autotune.errors import DatasetError, NonFiniteLossError, SpecError
 from autotune.training import Callback, Config, Trainer, train_model
 from autotune.training.data_wait import TimedBatches
+from autotune.training.forward import takes_thresholds
+from autotune.training.optimization.drop_path import DropPath
 
 
 class Noted(Callback):
@@ -201,6 +204,24 @@ def test_a_models_own_dropout_stays_unless_the_configuration_says_another():
         assert rates == {rate}
 
 
+def test_a_models_own_stochastic_depth_stays_unless_the_configuration_says_another():
+    for changes, rates in (
+        ({}, [0.3, 0.3]),
+        ({"use_droppath": False}, [0.0, 0.0]),
+        ({"use_droppath": True, "droppath_final_prob": 0.4}, [0.2, 0.4]),
+    ):
+        for settings in (config(epochs=1, **changes), Config(**config(epochs=1, **changes).model_dump())):
+            network = nn.Sequential(nn.Conv2d(1, 2, 1), DropPath(0.3), DropPath(0.3))
+            Trainer(network, settings, torch_loader(), callbacks=()).train()
+            assert [network[place].drop_prob for place in (1, 2)] == pytest.approx(rates)
+
+
+def test_layers_that_are_exchanged_are_told(caplog):
+    caplog.set_level(logging.INFO)
+    trainer(network=Plain(), epochs=1).train()
+    assert "1 layers of the model are exchanged: BatchNorm2d to GroupNorm" in caplog.text
+
+
 def test_configurations_cannot_change_under_a_training():
     made = trainer(epochs=1)
     made.train()
@@ -338,6 +359,30 @@ def test_a_loader_that_turns_out_to_be_empty_is_refused():
 def test_a_batch_that_does_not_fit_is_told_with_its_place(batch, error, told):
     with pytest.raises(error, match=told):
         trainer([batch]).train()
+
+
+@pytest.mark.parametrize("network", [model, lambda: Plain(1)], ids=["conditioned", "plain"])
+@pytest.mark.parametrize("third", [torch.arange(3), torch.tensor([5.0, 7.0, 10.0]), [0, 1, 2]])
+def test_numbers_third_in_a_batch_are_thresholds_of_the_configuration_or_refused(network, third):
+    tall = heights(3)
+    loader = batches(tall / 30, gaps(tall, (5.0,)), third)
+    with pytest.raises(SpecError, match=r"batch 0 of epoch 0: numbers third .* thresholds=\(5.0, 10.0\)"):
+        trainer(loader, loader, network=network()).train()
+    known = batches(tall / 30, gaps(tall, (5.0,)), torch.tensor([5, 10, 5]))
+    assert "val_iou_10m" in trainer(known, known, network=network(), epochs=1).train()
+
+
+def test_numbers_of_samples_disturb_no_sample_with_a_mask_for_each_threshold():
+    tall = heights(3)
+    counted = batches(tall / 30, gaps(tall), torch.arange(3))
+    plain = batches(tall / 30, gaps(tall))
+    assert losses(trainer(counted, counted, epochs=1).train()) == losses(trainer(plain, plain, epochs=1).train())
+
+
+def test_a_compiled_model_takes_thresholds_as_the_model_does():
+    for network in (model(), Plain()):
+        compiled = torch.compile(network, backend="eager")
+        assert takes_thresholds(compiled) is takes_thresholds(network)
 
 
 def test_a_mask_that_means_nothing_is_ignored_where_the_configuration_says_so():

@@ -1,19 +1,24 @@
 """A trainer resolves datasets, says where the loader's configuration comes from, and tells MLflow."""
 
+import json
+import time
+
 import pytest
 import torch
 from registry_values import decision_here, record
+from torch.utils.data import BatchSampler, WeightedRandomSampler
 from training_parts import Jittered, config, losses, model, own_loader, pairs, torch_loader, trainer
 
 import autotune
 from autotune.data.facts import dataset_facts
+from autotune.errors import SpecError
 from autotune.machine import machine_facts
 from autotune.registry import open_registry
 from autotune.resolve.online import online_loader
 from autotune.resolve.provenance import note_resolution, resolution_of, trial_of
 from autotune.spec import LoaderConfig
 from autotune.training import Callback, Trainer
-from autotune.training.callbacks import CheckpointingCallback, MlflowCallback, VisualizationCallback
+from autotune.training.callbacks import CheckpointingCallback, LoggingCallback, MlflowCallback, VisualizationCallback
 from autotune.training.loading import loader_params
 
 TUNED = LoaderConfig(batch_size=4, num_workers=1, prefetch_factor=2).canonical(has_accelerator=False)
@@ -77,6 +82,30 @@ def test_the_order_of_a_dataset_follows_the_seed_of_the_configuration(home):
     assert not torch.equal(order(1), order(2))
 
 
+def of_settings(home, batch_size=None, **settings):
+    loading = {"home": home, "num_workers": 0, **settings}
+    return Trainer(model(), config(batch_size=batch_size), pairs(), pairs(4), callbacks=(), loader_settings=loading)
+
+
+def test_two_batch_sizes_that_differ_are_refused(home):
+    loading = {"home": home, "batch_size": 5}
+    for said in (None, 5):
+        assert Trainer(model(), config(batch_size=said), pairs(), callbacks=(), loader_settings=loading).batch_size == 5
+    with pytest.raises(SpecError, match=r"batch_size=2 in the configuration and 5 in loader_settings"):
+        Trainer(model(), config(batch_size=2), pairs(), callbacks=(), loader_settings=loading)
+
+
+def test_a_sampler_among_the_settings_orders_training_alone(home):
+    sampler = WeightedRandomSampler([1.0] * 10, 10)
+    made = of_settings(home, batch_size=2, sampler=sampler)
+    assert made.train_loader.sampler is sampler
+    assert made.val_loader.sampler is not sampler
+    batches = BatchSampler(range(10), 5, drop_last=False)
+    made = of_settings(home, batch_sampler=batches)
+    assert made.train_loader.batch_sampler is batches
+    assert (made.batch_size, made.val_loader.batch_size, len(made.val_loader)) == (5, 5, 1)
+
+
 def test_a_loader_that_was_made_by_hand_is_described_and_has_no_study():
     made = trainer(torch_loader(num_workers=1))
     assert made.loader_tags["autotune.match"] == "given"
@@ -133,11 +162,52 @@ def test_a_loader_that_tunes_itself_trains_and_resumes_as_a_plain_one(tmp_path, 
     assert losses(resumed.train()) == losses(made.history)
 
 
+class Slow(Jittered):
+    """Takes long enough that workers are worth it, and little enough for a test."""
+
+    def decode(self, raw):
+        time.sleep(0.002)
+        return super().decode(raw)
+
+
+class Told(Callback):
+    """Notes tags and settings of the loader as callbacks are told them."""
+
+    def on_train_begin(self, logs=None):
+        self.first = self.trainer.loader_tags, self.trainer.loader_params
+
+
+def test_what_a_loader_has_found_out_by_itself_is_told_once_it_has(home, tmp_path):
+    loader = online_loader(
+        Slow(60), batch_size=2, home=home, segment_batches=2, settings=[{"num_workers": 2}], segments=1
+    )
+    mlflow, told = MlflowCallback(home=home, environ={}), Told()
+    made = trainer(loader, callbacks=[told, mlflow, LoggingCallback(tmp_path)], epochs=4)
+    made.train()
+    assert loader.report.outcome != "trying"
+    tags, params = told.first
+    assert tags["autotune.online"].startswith("still trying")
+    assert "num_workers" not in params
+    found = made.loader_tags
+    assert f"workers {loader.num_workers}" in found["autotune.loader"]
+    assert found["autotune.online"] == loader.report.decision()
+    lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert [line["loader"] for line in lines if line["event"] == "loader"] == [found]
+    run = client_of(home).get_run(mlflow.run_id)
+    assert run.data.tags["autotune.online"] == found["autotune.online"][:500]
+    assert run.data.tags["autotune.loader"] == found["autotune.loader"]
+    assert run.data.params["loader.num_workers"] == str(loader.num_workers)
+
+
 # MLflow
 
 
 @pytest.fixture
 def client(home):
+    return client_of(home)
+
+
+def client_of(home):
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")

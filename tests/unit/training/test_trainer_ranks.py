@@ -87,6 +87,33 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_all(told):
     assert sum("on another rank" in error for error in errors) == 1
 
 
+def test_a_checkpoint_that_cannot_be_written_ends_all_ranks(told):
+    assert "cannot be written" in told[0]["unwritten"]
+    assert "the first rank could not write" in told[1]["unwritten"]
+
+
+def test_ranks_with_other_numbers_of_batches_are_refused_on_all_of_them(told):
+    assert all("as many batches, got [2, 3]" in one["unequal"] for one in told)
+
+
+def test_ranks_that_each_have_all_samples_are_warned_of_once(told):
+    assert "all 6 samples" in told[0]["undivided"][0]
+    assert [one["warned"] for one in told] == [1, 0]
+
+
+def test_a_rank_without_a_batch_of_validation_has_the_figures_of_the_others(told):
+    assert "val_iou_10m" in told[0]["empty"]
+    assert told[0]["empty"] == told[1]["empty"]
+
+
+def test_gradients_that_add_up_on_each_rank_are_averaged_before_their_update(told):
+    """Four batches of each rank, accumulated by three: the last update has one, which no pass has averaged."""
+    assert told[0]["grouped_weights"] == told[1]["grouped_weights"]
+    assert told[0]["grouped"] == told[1]["grouped"]
+    for one in told:
+        assert one["again"] == one["grouped"], "each rank goes on with its own gradients that waited"
+
+
 def test_a_checkpoint_of_two_ranks_goes_on_in_one_process_and_says_what_differs(folder, caplog):
     alone = Trainer(
         model(),
@@ -97,5 +124,5 @@ def test_a_checkpoint_of_two_ranks_goes_on_in_one_process_and_says_what_differs(
         loader_settings={"num_workers": 0, "rank": 0, "world_size": 1, "home": folder / "home"},
     )
     alone.load_checkpoint(folder / "checkpoints" / "model_epoch_0001.pt")
-    assert "written by 2 ranks and goes on with 1" in caplog.text
+    assert "goes on with 1 ranks instead of 2" in caplog.text
     assert len(alone.train()["train_loss"]) == 3

@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from training_parts import GloballyRandom, Jittered, losses, model, own_loader, pairs, torch_loader, trainer
+from torch.utils.data import DataLoader
+from training_parts import GloballyRandom, Jittered, Streamed, losses, model, own_loader, torch_loader, trainer
 
 from autotune.errors import CheckpointError
 from autotune.training.callbacks import Callback, CheckpointingCallback, EarlyStopping
@@ -36,7 +37,7 @@ def check_same(uninterrupted, resumed):
 
 
 def without_generator():
-    return torch.utils.data.DataLoader(GloballyRandom(), batch_size=3, shuffle=True)
+    return DataLoader(GloballyRandom(), batch_size=3, shuffle=True)
 
 
 LOADERS = {
@@ -174,16 +175,16 @@ def test_the_same_trainer_goes_back_to_a_checkpoint(tmp_path):
 def test_another_configuration_is_told(tmp_path, caplog):
     going = trainer(callbacks=[CheckpointingCallback(tmp_path)], epochs=1)
     going.train()
-    trainer(epochs=5).load_checkpoint(tmp_path / "model_last.pt")
-    assert not caplog.records, "more epochs are no other training"
-    trainer(clip_value=2.0).load_checkpoint(tmp_path / "model_last.pt")
+    trainer(monitor="val_iou", keep_checkpoints=1, epochs=1).load_checkpoint(tmp_path / "model_last.pt")
+    assert not caplog.records, "what is monitored and kept changes no loss"
+    trainer(clip_value=2.0, epochs=1).load_checkpoint(tmp_path / "model_last.pt")
     assert "clip_value=2.0 instead of 1.0" in caplog.text
 
 
 def test_a_loader_that_is_ordered_otherwise_is_refused_before_anything_changes(tmp_path):
     going = trainer(callbacks=[CheckpointingCallback(tmp_path)], epochs=1)
     going.train()
-    other = trainer(torch.utils.data.DataLoader(GloballyRandom(), batch_size=3))
+    other = trainer(DataLoader(GloballyRandom(), batch_size=3))
     before = weights(other)
     with pytest.raises(CheckpointError, match="ordered as before"):
         other.load_checkpoint(tmp_path / "model_last.pt")
@@ -193,8 +194,9 @@ def test_a_loader_that_is_ordered_otherwise_is_refused_before_anything_changes(t
 
 def test_a_loader_that_became_shorter_is_told(tmp_path):
     path = tmp_path / "within.pt"
-    trainer(callbacks=[SavesAt(path, 0, 2)]).train()
-    shorter = trainer(torch_loader(pairs(4)))
+    settings = {"scheduler_type": None, "epochs": 1}  # as these loaders tell no length
+    trainer(DataLoader(Streamed(), batch_size=3), callbacks=[SavesAt(path, 0, 2)], **settings).train()
+    shorter = trainer(DataLoader(Streamed(4), batch_size=3), **settings)
     shorter.load_checkpoint(path)
     with pytest.raises(CheckpointError, match="after 3 batches of its epoch, and this loader has only 2"):
         shorter.train()
