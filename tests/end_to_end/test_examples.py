@@ -29,6 +29,24 @@ RUNS = {
         ["--budget", ""],
         ["the images are those of the files: True", "statistics saved and loaded: True", "benchmark_dataloader:"],
     ),
+    "forest_gaps_training": (
+        "forest_gaps",
+        ["--epochs", "2", "--tiles", "48", "--budget", "5s"],
+        [
+            "# Trainer",
+            "at 10 m: ",
+            "weighted by threshold: ",
+            "logs: training.jsonl",
+            "model_best.pt, model_epoch_0000.pt",
+            "learning rate by batch",
+            "the loaded model tests as the saved one: True",
+            "predictions (16, 1, 64, 64)",
+            "Epoch 0 completed with metrics: {'iou': ",
+            "segment",
+            "autotune.study: forest_gaps_training",
+            "with 2 pictures",
+        ],
+    ),
     "general_loading": (
         ".",
         [],
@@ -69,7 +87,12 @@ def test_example_runs_on_real_data(name, real_data, tmp_path):
         timeout=280,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "AUTOTUNE_HOME": str(tmp_path / "home"), "KERAS_BACKEND": "torch"},
+        env={
+            **os.environ,
+            "AUTOTUNE_HOME": str(tmp_path / "home"),
+            "KERAS_BACKEND": "torch",
+            "OMP_NUM_THREADS": "1",  # threads of small models would only wait for each other on a busy machine
+        },
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
     for line in told:

@@ -6,6 +6,7 @@ import inspect
 import pytest
 
 from autotune import loaders
+from autotune.errors import SpecError
 
 FOREST_GAPS = {
     "ForestGapDataset": "autotune.loaders",
@@ -51,10 +52,26 @@ GENERAL = {
     "MemoryMonitor": "autotune.loaders",
     "DataLoaderPerformanceMonitor": "autotune.loaders",
 }
-NAMES = {**FOREST_GAPS, **KERAS, **TIF, **GENERAL}
+TRAINING = {
+    "Trainer": "autotune.training",
+    "train_model": "autotune.training",
+    "Config": "autotune.training",
+    "SegmentationMetrics": "autotune.training.metrics.segmentation",
+    "ThresholdMetrics": "autotune.training.metrics.classification",
+    "CombinedFocalDiceLoss": "autotune.training.loss.combined",
+    "create_loss_function": "autotune.training.loss.factory",
+    "Callback": "autotune.training.callbacks.base",
+    "LoggingCallback": "autotune.training.callbacks.logging",
+    "CheckpointingCallback": "autotune.training.callbacks.checkpointing",
+    "VisualizationCallback": "autotune.training.callbacks.visualization",
+    "CompositeRegularization": "autotune.training.optimization.regularization",
+    "create_scheduler": "autotune.training.optimization.lr_schedulers",
+}
+NAMES = {**FOREST_GAPS, **KERAS, **TIF, **GENERAL, **TRAINING}
 
 MEMBERS = {
     "BaseDataset": ("__len__", "__getitem__"),
+    "Callback": ("on_epoch_end",),
     "CityscapesDataGenerator": ("__len__", "__getitem__", "on_epoch_end"),
     "CustomCollateFn": ("image_collate", "text_collate", "variable_length_collate", "padded_collate"),
     "DataGenerator": ("__len__", "__getitem__", "on_epoch_end"),
@@ -64,6 +81,9 @@ MEMBERS = {
     "EfficientDataLoader": ("__iter__", "__len__", "get_stats"),
     "LoadingMode": ("LAZY", "EAGER", "STREAMING", "CACHED"),
     "MemoryMonitor": ("start_monitoring", "update", "get_memory_stats", "check_memory_constraint"),
+    "SegmentationMetrics": ("update", "compute"),
+    "ThresholdMetrics": ("update", "compute"),
+    "Trainer": ("train", "test", "predict", "save_checkpoint", "load_checkpoint"),
 }
 ARGUMENTS = {
     "BaseDataset": ("data_path", "transform", "target_transform", "loading_mode"),
@@ -84,8 +104,23 @@ ARGUMENTS = {
     "create_dataset": ("input_paths", "mask_paths"),
     "convert_dataset_to_tar": ("dataset", "output_path", "compression"),
     "create_calibrated_dataloader": ("dataset", "shuffle", "drop_last"),
+    "Trainer": ("model", "config", "train_loader", "val_loader", "test_loader", "callbacks"),
+    "train_model": ("model", "config", "train_loader", "val_loader", "test_loader"),
+    "SegmentationMetrics": ("device",),
+    "ThresholdMetrics": ("thresholds",),
+    "CombinedFocalDiceLoss": ("alpha", "gamma"),
+    "create_loss_function": ("config",),
+    "LoggingCallback": ("log_dir",),
+    "CheckpointingCallback": ("checkpoint_dir",),
+    "CompositeRegularization": ("model", "dropout_rate", "weight_decay", "drop_path_rate"),
+    "create_scheduler": ("optimizer", "config", "steps_per_epoch"),
 }
-BY_POSITION = ("DataGenerator", "create_data_generators")
+FIELDS = (
+    *("epochs", "learning_rate", "optimizer", "scheduler_type", "warmup_epochs", "use_gradient_clipping"),
+    *("clip_value", "use_threshold_weights", "use_droppath", "droppath_final_prob"),
+)
+"""Fields of a training's configuration that are set one by one."""
+BY_POSITION = ("DataGenerator", "create_data_generators", "create_scheduler")
 """Those whose arguments are documented in the order in which they may be given."""
 DEFAULTS = {
     "ImageDataset": {"image_size": (224, 224), "cache_size": 1000},
@@ -145,6 +180,21 @@ def test_documented_arguments_are_taken_by_position(name, monkeypatch):
 def test_documented_defaults_hold(name, monkeypatch):
     taken = inspect.signature(named(name, monkeypatch)).parameters
     assert {argument: taken[argument].default for argument in DEFAULTS[name]} == DEFAULTS[name]
+
+
+def test_documented_fields_of_a_training_are_set_and_checked():
+    config = importlib.import_module("autotune.training").Config()
+    for name in FIELDS:
+        setattr(config, name, getattr(config, name))
+        with pytest.raises(SpecError, match=name):
+            setattr(config, name, object())
+
+
+def test_packages_of_training_give_the_names_of_their_modules():
+    for name, home in TRAINING.items():
+        package = importlib.import_module(home if home == "autotune.training" else home.rpartition(".")[0])
+        assert name in package.__all__
+        assert getattr(package, name) is getattr(importlib.import_module(home), name)
 
 
 def test_the_list_of_loaders_is_whole():
