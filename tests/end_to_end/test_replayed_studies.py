@@ -22,8 +22,8 @@ SHAPES = {"recorded": lambda landscape: landscape, "flat": flat, "ties": tied}
 REGRET_P95 = {0.02: 0.025, 0.04: 0.025, 0.06: 0.04}
 REGRET_OVER_NOISE = 0.04 / 0.06
 """What is allowed where the noise is larger: the repeats of a recording differ by 18 %."""
-STUDIES = 252
-"""For each noise."""
+STUDIES = 168
+"""For each noise: 504 in all."""
 EQUALS = 501
 """Among equals, for all noises together."""
 
@@ -91,6 +91,7 @@ def test_regret_bias_and_runs_keep_their_promise(noise):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_equals_are_separated_no_more_often_than_chance_and_hardly_ever_promoted():
     found = [one for noise in REGRET_P95 for one in run_all(EQUALS // 3, Noise(run_to_run=noise), shape="flat")]
     assert statistics.fmean(one.separated for one in found) <= 0.07
@@ -112,7 +113,7 @@ def test_equals_are_separated_no_more_often_than_chance_and_hardly_ever_promoted
     ids=["as recorded", "ties", "drift", "heavy tails", "bursts", "senseless answers"],
 )
 def test_what_is_worse_than_noise_is_borne(noise, shape, allowed):
-    found = run_all(90, noise, shape=shape)
+    found = run_all(60, noise, shape=shape)
     assert p95(one.regret for one in found) <= allowed
     assert max(one.summary.process_runs for one in found) <= PROCESS_RUNS_MAX
     assert abs(statistics.median(biases(found))) <= 0.03
