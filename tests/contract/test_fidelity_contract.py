@@ -29,11 +29,17 @@ CPU = torch.device("cpu")
 
 
 QUICK = {(0, None), (3, "fork")}
-LOADING = [
-    # a process that is not forked has the memory cache sent to it, the rest is opened there as anywhere
-    one if one[1:] in QUICK or one == ("memory", 3, "forkserver") else pytest.param(*one, marks=pytest.mark.slow)
-    for one in ((cache, *start) for cache in CACHES for start in STARTS)
-]
+# a process that is not forked has the memory cache sent to it; the rest is opened there as anywhere
+APART = {(cache, *start) for cache in ("none", "disk") for start in STARTS if start[1] not in {None, "fork"}}
+
+
+def _marks(one):
+    if one in APART:
+        return [pytest.mark.long]
+    return [] if one[1:] in QUICK or one == ("memory", 3, "forkserver") else [pytest.mark.slow]
+
+
+LOADING = [pytest.param(*one, marks=_marks(one)) for one in ((cache, *start) for cache in CACHES for start in STARTS)]
 
 
 @pytest.fixture(scope="session", autouse=True)
