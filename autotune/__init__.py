@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from autotune.data.apply import apply
     from autotune.resolve.best import best_config, best_loader
     from autotune.resolve.explain import explain
+    from autotune.resolve.online import online_loader
     from autotune.spec import LoaderConfig, StudySpec, StudySummary
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _HOMES = {
     "best_config": "autotune.resolve.best",
     "best_loader": "autotune.resolve.best",
     "explain": "autotune.resolve.explain",
+    "online_loader": "autotune.resolve.online",
     "tune": "autotune.compose",
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "best_config",
     "best_loader",
     "explain",
+    "online_loader",
     "tune",
 ]
 

@@ -150,3 +150,22 @@ WORTHWHILE_RATIO = 1.02
 """A gain smaller than this is not worth a change; an interval that reaches above it and down to 1 is undecided."""
 RETRY_LIMIT = 1
 """Times that a retryable failure is run again."""
+
+# Tuning while training
+
+ONLINE_WINDOW_S = 0.5
+"""Window that the resolved setting is looked at for, which fixes the batches of all windows: where another is twice as
+fast, its window is still the shortest that means anything."""
+ONLINE_WINDOWS_LONGER = (4, 2)
+"""How much longer windows may be where half of the batches pay for it: starting workers then weighs less."""
+ONLINE_SETTINGS_MAX = 5
+"""Settings that are proposed beside the resolved one: each costs a start of workers, and a segment of an epoch."""
+ONLINE_BLOCKS_WANTED = 5
+"""Blocks of segments that windows are not made longer at the cost of."""
+ONLINE_WORKERS_MAX = 16
+"""Workers that are proposed on machines with more CPUs: each takes memory and a start in every segment, and a step that
+more of them would feed is rare. Who has one names the settings."""
+ONLINE_WORKER_BYTES = 128 * 1024**2
+"""Host memory that a worker is reckoned to take beside its batches: its interpreter's own pages, once it has worked."""
+ONLINE_GLANCES_MAX = 2
+"""Passes left before a first segment has ended that do not count as epochs: somebody looks at a batch."""

@@ -17,6 +17,8 @@ AutotuneError
 ├── StorageMixedError    two programs were pointed at one database
 ├── MachineBusyError     another tuning job holds this machine
 ├── TrialServerError     the trial server cannot be started or reached
+├── NonFiniteLossError   a loss of training is NaN or infinite; carries epoch, batch and learning rate
+├── CheckpointError      a checkpoint of a training cannot be written, read or continued from
 └── MissingExtraError    an optional dependency is not installed
 ```
 
@@ -119,6 +121,27 @@ class MachineBusyError(AutotuneError):
 
 class TrialServerError(AutotuneError):
     """The trial server cannot be started or reached."""
+
+
+class NonFiniteLossError(AutotuneError):
+    """A loss of training is NaN or infinite, so no update can follow from it.
+
+    Args:
+        message: What happened, and what helps.
+        epoch: Epoch, counted from 0.
+        batch: Batch of the epoch, counted from 0.
+        learning_rate: Learning rate of the update that would have followed.
+    """
+
+    def __init__(self, message: str, *, epoch: int, batch: int, learning_rate: float) -> None:
+        super().__init__(message)
+        self.epoch = epoch
+        self.batch = batch
+        self.learning_rate = learning_rate
+
+
+class CheckpointError(AutotuneError):
+    """A checkpoint of a training cannot be written, read or continued from."""
 
 
 class MissingExtraError(AutotuneError, ImportError):

@@ -20,6 +20,7 @@ _EXTRAS: Mapping[str, str] = {
     "monai": "monai",
     "simplejpeg": "images",
     "tifffile": "tiff",
+    "torchmetrics": "training",
     "zstandard": "zstd",
 }
 """Extra of this distribution that brings each package, by the name that the package is imported under."""

@@ -106,6 +106,15 @@ class StreamedArchive(IterableDataset[Any]):
         self._shuffle = shuffle
         self._whole_batches = batch_size or 1
 
+    @property
+    def order_seed(self) -> int:
+        """Seed of the shuffling, which a training that goes on after a break sets again."""
+        return self._seed
+
+    @order_seed.setter
+    def order_seed(self, seed: int) -> None:
+        self._seed = seed
+
     def divide(self, rank: int | None, world_size: int | None) -> None:
         """Give only the part of one rank from now on; None asks `torch.distributed` again.
 

@@ -16,6 +16,7 @@ from pydantic import Field
 from autotune.compose import Places, inspect_dataset, single_request
 from autotune.constants import CONFIRM_PAIRS_MIN
 from autotune.loaders.comparison_rows import Contender, config_contenders, mode_contenders
+from autotune.ratios import ratio_interval
 from autotune.registry import Registry, open_registry
 from autotune.resolve.deployed import deployed_archives
 from autotune.resolve.lookup import Question, look_up
@@ -34,7 +35,7 @@ from autotune.spec import (
     Value,
 )
 from autotune.study.lock import machine_lock
-from autotune.study.pairs import Blocks, ratio_interval
+from autotune.study.pairs import Blocks
 from autotune.trial import LocalRunner, TrialRunner
 
 OnRun = Callable[[TrialRecord, int, int], None]

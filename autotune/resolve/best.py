@@ -171,6 +171,7 @@ def _serve(
     from autotune.data.build import make_loader
     from autotune.data.distributed_epoch_sampler import DistributedEpochSampler
     from autotune.resolve.distributed import divided, divided_stream, in_process_group, ranks_beside
+    from autotune.resolve.provenance import note_resolution
 
     grouped = share.world_size > 1 and in_process_group()
     if grouped:
@@ -198,6 +199,7 @@ def _serve(
     loader: DataLoader[Any] = make_loader(
         applied.dataset, applied.arguments, shuffle=shuffle, loader_class=loader_class or DataLoader, **own
     )
+    note_resolution(loader, resolution)
     return loader
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autotune.constants import HEADROOM_PAIRS, HEADROOM_REACHED_SHARE, HEADROOM_WORTH_SHOWING_SHARE
+from autotune.ratios import ratio_interval
 from autotune.spec import Failure, Interval, LoaderConfig
 from autotune.study.guesses import Guesses
-from autotune.study.pairs import ratio_interval
 from autotune.study.runs import Runs
 
 

@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from statistics import fmean, stdev
 
-from autotune.constants import CONFIDENCE
+from autotune.ratios import ratio_interval
 from autotune.spec import Interval, LoaderConfig, TrialRecord
 
 Run = Callable[[LoaderConfig], TrialRecord]
-
-
-def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -> Interval | None:
-    """Give the ratio of paired rates with its 95 % interval; None with fewer than two pairs.
-
-    The mean is that of the log ratios, so that a over b and b over a are reciprocal, and the interval is
-    Student's, as pairs are few. The unit of repetition is the process: each rate is one run of its own.
-
-    Args:
-        numerators: Rates of one configuration.
-        denominators: Rates of the other, in the same order.
-    """
-    logs = [math.log(above / below) for above, below in zip(numerators, denominators, strict=True)]
-    if len(logs) < 2:
-        return None
-    from scipy import stats  # takes a second, which every other command would pay too
-
-    mean = fmean(logs)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * stdev(logs) / math.sqrt(len(logs))
-    return Interval(mean=math.exp(mean), low=math.exp(mean - half), high=math.exp(mean + half))
 
 
 class Blocks:

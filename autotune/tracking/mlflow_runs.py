@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from autotune.spec import Decision, Inspection, PhaseStarted, Profile, StudyEnded, StudyStarted, TrialRecord
 from autotune.tracking import mlflow_values as values
+from autotune.tracking.experiments import experiment_id, local_artifacts
 from autotune.tracking.outbox import Telling, TellingKind
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 RecordsOf = Callable[[str], Sequence[TrialRecord]]
 """Gives the records of a study by its name."""
-
-_LOCAL_SCHEMES = frozenset({"", "file", "sqlite", "postgresql", "mysql", "mssql"})
-"""URIs behind which no server keeps artifacts."""
 
 
 class RunWriter:
@@ -40,8 +37,7 @@ class RunWriter:
         self, client: MlflowClient, *, tracking_uri: str, artifact_root: Path | None, records: RecordsOf | None = None
     ) -> None:
         self._client = client
-        local = urlsplit(tracking_uri).scheme.partition("+")[0] in _LOCAL_SCHEMES
-        self._artifact_root = artifact_root.absolute() if artifact_root is not None and local else None
+        self._artifact_root = local_artifacts(tracking_uri, artifact_root)
         self._records = records
         self._experiments: dict[str, str] = {}
         self._parents: dict[str, str] = {}
@@ -202,28 +198,8 @@ class RunWriter:
 
     def _experiment(self, study: str) -> str:
         if study not in self._experiments:
-            self._experiments[study] = self._find_or_create_experiment(study)
+            self._experiments[study] = experiment_id(self._client, study, self._artifact_root)
         return self._experiments[study]
-
-    def _find_or_create_experiment(self, study: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = self._client.get_experiment_by_name(study)
-        if found is None:
-            root = self._artifact_root
-            location = None if root is None else (root / study).as_uri()
-            try:
-                return str(self._client.create_experiment(study, artifact_location=location))
-            except MlflowException:
-                found = self._client.get_experiment_by_name(study)  # another process was faster
-                if found is None:
-                    raise
-        if found.lifecycle_stage != "active":
-            raise ValueError(
-                f"MLflow's experiment {study!r} must be active, got {found.lifecycle_stage}; "
-                f"restore it (`mlflow experiments restore -x {found.experiment_id}`) or delete it for good"
-            )
-        return str(found.experiment_id)
 
 
 _WRITERS: Mapping[TellingKind, Callable[[RunWriter, Telling], None]] = {

@@ -35,10 +35,10 @@ from rivals_contenders import places_in
 from autotune.compose import tune_study
 from autotune.home import lock_file
 from autotune.machine import installed_versions, machine_facts
+from autotune.ratios import ratio_interval
 from autotune.spec import LoaderConfig, StudySpec
 from autotune.spec.study_file import read_study, spec_from_fields
 from autotune.study.lock import machine_lock
-from autotune.study.pairs import ratio_interval
 
 STUDIES = Path(__file__).resolve().parent.parent
 RECORDS = STUDIES / "records"

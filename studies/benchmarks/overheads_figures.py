@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autotune.ratios import ratio_interval
 from autotune.spec import Interval
-from autotune.study.pairs import ratio_interval
 
 Entry = dict[str, Any]
 """One overhead as the document has it: `figure` in `unit` against `limit`, `reached`, and what it rests on."""

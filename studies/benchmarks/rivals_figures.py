@@ -9,7 +9,7 @@ from typing import Any
 from rivals_blocks import Setup
 from rivals_contenders import OURS, Contender, Pick
 
-from autotune.study.pairs import ratio_interval
+from autotune.ratios import ratio_interval
 
 _RESOLVED = 1.5
 """Widest interval around 1, end over end, that still says something."""

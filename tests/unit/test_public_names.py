@@ -16,6 +16,7 @@ PUBLIC = {
     "best_config",
     "best_loader",
     "explain",
+    "online_loader",
     "tune",
 }
 

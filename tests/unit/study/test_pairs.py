@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from study_records import measured_record
 
+from autotune.ratios import ratio_interval
 from autotune.spec import LoaderConfig
 from autotune.study.decide import outcome_of
-from autotune.study.pairs import Blocks, ratio_interval
+from autotune.study.pairs import Blocks
 
 rates = st.floats(1, 1e6)
 
