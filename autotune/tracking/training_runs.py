@@ -92,8 +92,13 @@ class TrainingRun:
             tags: What people filter by.
         """
         self._begun_ms = self._now_ms()
-        self._tell(lambda client, run_id: client.update_run(run_id, status="RUNNING"))
-        self.note(params=params, tags={ROLE: "training", **tags})
+        note = _noting(params, {ROLE: "training", **tags})
+
+        def tell(client: MlflowClient, run_id: str) -> None:
+            client.update_run(run_id, status="RUNNING")
+            note(client, run_id)
+
+        self._tell(tell)
 
     def note(self, *, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Add what became known while the run goes on.
@@ -102,19 +107,7 @@ class TrainingRun:
             params: Parameters; those that the run has stay as they are.
             tags: Tags, in place of those of the same names.
         """
-        cut = {name: value[:TEXT_MAX] for name, value in params.items()}
-        named = {name: value[:TEXT_MAX] for name, value in tags.items()}
-
-        def tell(client: MlflowClient, run_id: str) -> None:
-            from mlflow.entities import Param, RunTag
-
-            known = client.get_run(run_id).data.params
-            missing = [Param(name, value) for name, value in cut.items() if name not in known]
-            client.log_batch(run_id, tags=[RunTag(name, value) for name, value in named.items()])
-            for start in range(0, len(missing), _BATCH):
-                client.log_batch(run_id, params=missing[start : start + _BATCH])
-
-        self._tell(tell)
+        self._tell(_noting(params, tags))
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Log figures; those that are NaN or infinite are left out, as not every store takes them."""
@@ -205,6 +198,23 @@ class TrainingRun:
 
     def _now_ms(self) -> int:
         return int(self._now() * 1000)
+
+
+def _noting(params: Mapping[str, str], tags: Mapping[str, str]) -> Telling:
+    """Give what tells parameters that a run has not yet, and tags."""
+    cut = {name: value[:TEXT_MAX] for name, value in params.items()}
+    named = {name: value[:TEXT_MAX] for name, value in tags.items()}
+
+    def tell(client: MlflowClient, run_id: str) -> None:
+        from mlflow.entities import Param, RunTag
+
+        known = client.get_run(run_id).data.params
+        missing = [Param(name, value) for name, value in cut.items() if name not in known]
+        client.log_batch(run_id, tags=[RunTag(name, value) for name, value in named.items()])
+        for start in range(0, len(missing), _BATCH):
+            client.log_batch(run_id, params=missing[start : start + _BATCH])
+
+    return tell
 
 
 def _is_active(client: MlflowClient, run_id: str) -> bool:
