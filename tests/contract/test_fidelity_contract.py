@@ -23,16 +23,23 @@ from autotune.spec import STORED_FORMS, LoaderConfig
 DATA = Path(__file__).parents[3] / "shared" / "data"
 STORING = [(name, form) for name, forms in STORED_FORMS.items() for form in forms]
 CACHES = ["none", "memory", "disk"]
-STARTS = [(0, None), *product((1, 3), ("fork", "forkserver", "spawn"))]
+# both ways of starting afresh are sent the same bytes: the one that starts slowly has one worker
+STARTS = [(0, None), (1, "fork"), (3, "fork"), (3, "forkserver"), (1, "spawn")]
 CPU = torch.device("cpu")
 
 
 QUICK = {(0, None), (3, "fork")}
-LOADING = [
-    # a process that is not forked has the memory cache sent to it, the rest is opened there as anywhere
-    one if one[1:] in QUICK or one == ("memory", 1, "forkserver") else pytest.param(*one, marks=pytest.mark.slow)
-    for one in ((cache, *start) for cache in CACHES for start in STARTS)
-]
+# a process that is not forked has the memory cache sent to it; the rest is opened there as anywhere
+APART = {(cache, *start) for cache in ("none", "disk") for start in STARTS if start[1] not in {None, "fork"}}
+
+
+def _marks(one):
+    if one in APART:
+        return [pytest.mark.long]
+    return [] if one[1:] in QUICK or one == ("memory", 3, "forkserver") else [pytest.mark.slow]
+
+
+LOADING = [pytest.param(*one, marks=_marks(one)) for one in ((cache, *start) for cache in CACHES for start in STARTS)]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -374,7 +374,7 @@ def test_without_monai_the_way_to_install_it_is_told(monkeypatch):
         StagedMonaiDataset([])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_dataset_of_monai_is_tuned_and_served(dataset, tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOTUNE_HOME", str(tmp_path))
     summary = autotune.tune(
