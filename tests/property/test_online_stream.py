@@ -54,7 +54,7 @@ def tuned(dataset, base, order, plan, *, seed):
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    count=st.integers(0, 150),
+    count=st.integers(1, 150),
     order=ORDERS,
     plan=PLANS,
     seed=st.integers(0, 2**31),
