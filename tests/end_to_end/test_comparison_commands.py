@@ -101,7 +101,7 @@ def test_modes_tell_what_start_up_goes_into(command_line, study):
     assert min(png_size(plot)) > 200
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ours_is_what_the_study_deploys(make_command_line):
     command_line = make_command_line("deployed")
     path = command_line.study(

@@ -72,7 +72,7 @@ def test_every_example_is_run_here():
     assert set(RUNS) == {path.stem for path in EXAMPLES.glob("*.py")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", RUNS)
 def test_example_runs_on_real_data(name, real_data, tmp_path):
     folder, arguments, told = RUNS[name]

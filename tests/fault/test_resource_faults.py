@@ -262,7 +262,7 @@ class NoisyInTheRace(BusyNeighbour):
         self.work() if self.ran // 2 % 2 else self.rest()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_noisy_neighbour_in_half_of_the_race_is_noticed_and_nothing_is_promoted(tmp_path):
     spec = spec_from_fields({
         "name": "neighbours",

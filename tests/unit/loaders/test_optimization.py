@@ -431,7 +431,7 @@ def test_a_study_in_which_nothing_is_feasible_gives_its_table_without_a_plot(tmp
     assert not (tmp_path / "plot.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_optimize_batch_size_and_everything_take_the_steps_of_a_study(tmp_path):
     dataset = make_heights(tmp_path)
     sizes = optimize_batch_size(dataset, [4, 16], budget="4s", trials=2, num_workers=0, home=tmp_path / "home", **FAST)
