@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -59,6 +60,8 @@ def make_consumer(
             step_s=spec.step_ms / 1000,
             step_per_sample_s=spec.step_ms_per_sample / 1000,
         )
+    # every torch optimizer imports it with its first update: its seconds and its memory are not the first batch's
+    import_module("torch._dynamo")
     step = load(spec.step)(**spec.step_arguments) if spec.step else (payload or {}).get("step")
     if not callable(step):
         raise SpecError(

@@ -56,9 +56,14 @@ def _settle(order: Order, *, log: int, parent_pid: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     multiprocessing.set_start_method(None, force=True)  # the platform's own, as in a training process
     os.chdir(order.folder)
-    sys.path[:] = [*order.sys_path, *(entry for entry in sys.path if entry not in order.sys_path)]
+    take_import_path(order)
     os.environ["TMPDIR"] = tempfile.tempdir = order.temporary
     _seed(order.request.workload.seed)
+
+
+def take_import_path(order: Order) -> None:
+    """Find modules where the tuner finds them, before all others."""
+    sys.path[:] = [*order.sys_path, *(entry for entry in sys.path if entry not in order.sys_path)]
 
 
 def _seed(seed: int) -> None:

@@ -75,6 +75,7 @@ class LocalRunner:
         self._on_progress = on_progress
         self._server: ServerConnection | None = None
         self._lock = threading.Lock()
+        self._preload: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -158,6 +159,7 @@ class LocalRunner:
             os.close(reader)
             remove_shared_memory(life.pids)
             shutil.rmtree(temporary, ignore_errors=True)
+        self._preload = tuple(dict.fromkeys((*self._preload, *life.report.libraries)))
         if life.report.final:
             return life.report
         if life.timed_out:
@@ -175,6 +177,7 @@ class LocalRunner:
             temporary=temporary,
             tuner_pid=os.getpid(),
             cpu_cap=self._cpu_cap,
+            preload=self._preload,
         )
 
     def _start_trial(self, order: Order, *, pipe: int, log: int) -> ServerConnection:

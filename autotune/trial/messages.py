@@ -29,6 +29,7 @@ class Order(Value):
         temporary: Folder for temporary files, removed after the trial.
         tuner_pid: The tuner's process, whose CPU time counts as ours.
         cpu_cap: Most CPUs that the user allows.
+        preload: Libraries that earlier trials imported, for a server that forks to import once.
     """
 
     task: Task
@@ -38,6 +39,7 @@ class Order(Value):
     temporary: str
     tuner_pid: int
     cpu_cap: int | None = None
+    preload: tuple[str, ...] = ()
 
 
 class Command(Value):
@@ -77,6 +79,7 @@ class Report(Value):
         inspection: The result of `inspect`.
         profile: The result of `probe`.
         failure: Why there is no result.
+        libraries: What was imported that is worth preloading for the next trial.
     """
 
     phase: str | None = None
@@ -89,6 +92,7 @@ class Report(Value):
     inspection: Inspection | None = None
     profile: Profile | None = None
     failure: Failure | None = None
+    libraries: tuple[str, ...] = ()
 
     @property
     def final(self) -> bool:

@@ -7,8 +7,6 @@ trial with it, when the tuner's end of the socket is closed or the tuner is gone
 
 from __future__ import annotations
 
-import gc
-import importlib
 import os
 import select
 import shutil
@@ -22,18 +20,9 @@ from contextlib import suppress
 import psutil
 
 from autotune.processes import adopt_orphans
-from autotune.trial.child import live
+from autotune.trial.child import live, take_import_path
 from autotune.trial.messages import Command, Lines, Order, ServerNotice
-
-PRELOADED = (
-    "torch",
-    "torch.utils.data",
-    "numpy",
-    "scipy.special",
-    "cloudpickle",
-    "autotune.trial.worker",
-)
-"""No reading library is among them: GDAL must not be forked once its drivers are registered."""
+from autotune.trial.preload import ALWAYS, preload
 
 _CHECK_TUNER_EVERY_S = 1.0
 """End of file on the socket comes late when another process inherited the tuner's end."""
@@ -110,6 +99,10 @@ class TrialServer:
         own = os.getpid()
         if self._fresh:
             return _start_fresh(order, pipe, log)
+        missing = [name for name in order.preload if name not in sys.modules]
+        if missing:
+            take_import_path(order)
+            preload(missing)
         pid = os.fork()
         if pid:
             return pid
@@ -187,10 +180,7 @@ def main() -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.set_inheritable(False)
     if not fresh:
-        for name in PRELOADED:
-            importlib.import_module(name)
-        gc.collect()
-        gc.freeze()  # collections in trials would otherwise write to, and so copy, every preloaded page
+        preload(ALWAYS)
     TrialServer(connection, fresh=fresh).serve()
 
 

@@ -49,6 +49,7 @@ from autotune.trial.conditions import (
 )
 from autotune.trial.failures import Circumstances, classify
 from autotune.trial.messages import Order, Report
+from autotune.trial.preload import worth_preloading
 from autotune.trial.probe import Subject, probe
 from autotune.trial.shared_batches import CollatesInWorkers
 from autotune.trial.stress import stress
@@ -70,7 +71,7 @@ def work(order: Order, report: Callable[[Report], None]) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         failure = classify(error, trial.circumstances())
         result = Report(failure=failure.replace(memory=trial.memory_so_far()))
-    report(result)
+    report(result.replace(libraries=worth_preloading()))
 
 
 @dataclass(frozen=True, kw_only=True)
