@@ -25,6 +25,7 @@ def clamp(
     machine: MachineFacts,
     pinned: Collection[str] = (),
     ranks_on_node: int = 1,
+    measured_workers: int = 0,
 ) -> Clamped:
     """Take back what the machine or the dataset cannot do.
 
@@ -34,6 +35,8 @@ def clamp(
         machine: The machine.
         pinned: Fields that the caller fixed.
         ranks_on_node: Training processes that share the machine.
+        measured_workers: Most workers that were measured on a machine of this class: what was found fastest with
+            more workers than CPUs is no guess, and stays for a process that has the machine to itself.
 
     Returns:
         The configuration and the reasons for every change.
@@ -41,7 +44,8 @@ def clamp(
     reasons: list[str] = []
     config = _clamp_device(config, machine, pinned, reasons)
     if "num_workers" not in pinned:
-        config = _clamp_workers(config, machine, ranks_on_node, reasons)
+        most = max(1, machine.cpu_count // ranks_on_node, measured_workers if ranks_on_node == 1 else 0)
+        config = _clamp_workers(config, most, ranks_on_node, reasons)
     if dataset.iterable:
         config = _clamp_iterable(config, pinned, reasons)
     size = dataset_bytes(dataset)
@@ -94,11 +98,10 @@ def _clamp_device(
     return config
 
 
-def _clamp_workers(config: LoaderConfig, machine: MachineFacts, ranks_on_node: int, reasons: list[str]) -> LoaderConfig:
+def _clamp_workers(config: LoaderConfig, most: int, ranks_on_node: int, reasons: list[str]) -> LoaderConfig:
     if ranks_on_node > 1 and config.num_workers:
         reasons.append(f"{config.num_workers} workers are divided by the {ranks_on_node} processes of this machine")
         config = limit_workers(config, max(1, config.num_workers // ranks_on_node))
-    most = max(1, machine.cpu_count // ranks_on_node)
     if config.num_workers > most:
         reasons.append(f"{config.num_workers} workers are more than the {most} CPUs that each process has")
         config = limit_workers(config, most)

@@ -94,8 +94,16 @@ def settle(
     else:
         found = _without_its_archive(decision, every, available, machine)
     config, served_samples_per_s, pinned_match, pin_reasons = found
-    config, clamped = clamp(config, dataset=dataset, machine=machine, pinned=pins, ranks_on_node=ranks_on_node)
-    config, sharding = _guard_iterable(config, dataset, pins, sharded=config.num_workers <= _most(decision, measured))
+    most = _most(decision, measured)
+    config, clamped = clamp(
+        config,
+        dataset=dataset,
+        machine=machine,
+        pinned=pins,
+        ranks_on_node=ranks_on_node,
+        measured_workers=most,
+    )
+    config, sharding = _guard_iterable(config, dataset, pins, sharded=config.num_workers <= most)
     founded = choice.match == "exact" and pinned_match == "exact" and not clamped
     match: Match = "exact" if founded else "near"
     return Resolution(

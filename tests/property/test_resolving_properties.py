@@ -180,7 +180,13 @@ def test_measured_configuration_with_the_pins_is_served_where_one_comes_near_the
     rate = one.samples_per_s or 7.0
     measured = [Measured(config=config, samples_per_s=rate, phase="search", versions=one.machine.versions)]
     resolution = _resolve([one], one.dataset, one.machine, fixed, measured=measured)
-    clamped, _ = clamp(with_pins(config, {**fixed}), dataset=one.dataset, machine=one.machine, pinned=fixed)
+    clamped, _ = clamp(
+        with_pins(config, {**fixed}),
+        dataset=one.dataset,
+        machine=one.machine,
+        pinned=fixed,
+        measured_workers=max(one.config.num_workers, config.num_workers),
+    )
     if not one.dataset.iterable:
         assert resolution.config == clamped
 

@@ -224,6 +224,13 @@ def test_workers_are_clamped_to_the_cpus_and_divided_by_the_ranks():
     assert clamp(config, dataset=facts(), machine=here, pinned={"num_workers"}, ranks_on_node=4)[0] == config
 
 
+def test_more_workers_than_cpus_are_served_where_they_were_measured_so():
+    found = decision(config=LoaderConfig(num_workers=8, prefetch_factor=4), machine=machine(cpu_count=4))
+    served = _settle(found, here=machine(cpu_count=4))
+    assert (served.config.num_workers, served.match) == (8, "exact")
+    assert _settle(found, here=machine(cpu_count=4), ranks_on_node=2).config.num_workers == 2
+
+
 def test_cache_is_clamped_to_what_fits_into_memory():
     dataset = facts(structure="(float32[1024,1024], int64[])", declared=True, length=1024)
     config = LoaderConfig(cache="memory")
