@@ -205,7 +205,7 @@ def test_dry_run_says_what_would_be_tried_and_measures_nothing(make_command_line
     assert not (command_line.home / "registry.db").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_command_again_measures_nothing_twice_in_the_search(make_command_line):
     command_line = make_command_line("again")
     path = command_line.study(SMALL)

@@ -51,6 +51,7 @@ def png_size(path):
     return struct.unpack(">II", data[16:24])
 
 
+@pytest.mark.slow
 def test_configs_are_measured_side_by_side_each_behaviour_once(command_line, study):
     plot = command_line.folder / "configs.png"
     done = command_line("compare-configs", study, "--blocks", "2", "--batch-size", "8", "--plot", plot, "--json")
@@ -85,7 +86,7 @@ def test_modes_are_shown_as_a_table_with_start_up_memory_and_rate(command_line, 
     assert "the first one is read as by Lazy" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_modes_tell_what_start_up_goes_into(command_line, study):
     plot = command_line.folder / "modes.png"
     words = ("--blocks", "2", "--batch-size", "8", "--workers", "1", "--plot", plot, "--json")
@@ -132,7 +133,7 @@ def test_rows_that_break_a_limit_are_tried_once_and_exit_3_when_none_is_left(com
     assert "Traceback" not in refused.err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_comparison_without_a_pair_still_prints_its_one_document(command_line):
     text = STUDY.replace("name: compared", "name: none").replace("size: 64", "size: 128")
     path = command_line.study(text + "memory_limit: 1MiB\n", "none.yaml")

@@ -84,6 +84,7 @@ def test_batch_sizes_of_a_rank_and_of_all_are_recorded(told):
     assert all("10 over all" in one["why"] for one in told)
 
 
+@pytest.mark.long
 def test_rank_zero_calibrates_for_all(tmp_path):
     told = torchrun("calibrate", tmp_path)
     assert [one["measured"] for one in told] == [[True, False], [False, False]]

@@ -59,6 +59,7 @@ print("equal", len(dataset))
 '''
 
 
+@pytest.mark.slow
 def test_an_unguarded_script_tunes_its_own_class_and_gets_its_samples_bit_for_bit(make_command_line, real_data):
     folder = real_data / "forest_gaps"
     if not list(folder.glob("**/*.tif")):

@@ -36,7 +36,10 @@ def left_by(root):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("name", "workers"), [("npy", 0), ("tar", 2), ("hdf5", 0), ("lmdb", 2)])
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("npy", 0), ("tar", 2), *(pytest.param(*one, marks=pytest.mark.long) for one in (("hdf5", 0), ("lmdb", 2)))],
+)
 def test_a_builder_killed_at_random_points_leaves_an_archive_that_is_absent_or_whole(
     name, workers, tmp_path, record_property
 ):

@@ -97,7 +97,7 @@ def test_an_empty_dataset_is_refused_before_anything_is_tried_and_leaves_the_def
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.long)])
 def test_a_dataset_smaller_than_a_batch_is_tuned_to_a_decision_and_loaded_whole(tmp_path, count):
     dataset = TensorDataset(torch.arange(4.0 * count).reshape(count, 4))
     summary = tune(dataset, "5s", home=tmp_path, progress=False, space=SMALL_SPACE)
@@ -141,7 +141,13 @@ OTHER_MAJORS = {"versions": {**machine_facts(accelerator=False).versions, "torch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [OTHER_CLASS, OTHER_MAJORS], ids=["another class", "other major versions"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(OTHER_CLASS, id="another class"),
+        pytest.param(OTHER_MAJORS, id="other major versions", marks=pytest.mark.long),
+    ],
+)
 def test_a_best_from_elsewhere_is_no_answer_here_and_what_was_measured_there_is_measured_anew(
     tmp_path, elsewhere, changes
 ):

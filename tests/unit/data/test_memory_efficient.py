@@ -134,7 +134,7 @@ def with_what_is_kept(samples):
     return default_collate(samples), info.id, info.dataset.memory_stats()["used_bytes"]
 
 
-@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_workers_divide_the_share(arrays, start):
     dataset = MemoryEfficientDataset(arrays, 0.5, available=five_samples)
     expected = [row for row, _ in all_of(MemoryEfficientDataset(arrays))]
@@ -166,7 +166,7 @@ def read_and_tell(dataset, barrier, told):
     told.put((os.getpid(), dataset.memory_stats()["used_bytes"]))
 
 
-@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_processes_that_are_no_workers_of_torch_divide_the_share(arrays, start):
     dataset = MemoryEfficientDataset(arrays, available=five_samples)
     context = multiprocessing.get_context(start)

@@ -127,7 +127,7 @@ def test_order_depends_on_seed_and_epoch_and_nothing_else(numbers):
     assert [order_of(dataset) for _ in range(2)] == epochs[1:], "later passes go on from an epoch that was set"
 
 
-@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_epochs_go_on_whether_workers_persist_or_not(start, numbers):
     orders = []
     for persistent in (False, True):

@@ -57,6 +57,7 @@ def answer(tmp_path, chosen, **variables):
     return (run.stdout.strip() or run.stderr.strip()).splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_keras_runs_on_the_chosen_backend_else_on_torch(tmp_path):
     pytest.importorskip("keras")
     assert answer(tmp_path, UNCHOSEN) == "torch"

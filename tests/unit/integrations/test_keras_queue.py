@@ -171,7 +171,7 @@ def test_worker_init_fn_gets_the_numbers_of_the_workers():
     assert Told.number is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_start_method_gives_the_same():
     loader = KerasLoader(Numbers(11), 4, num_workers=1, multiprocessing_context="spawn")
     assert samples_equal(list(loader), list(DataLoader(Numbers(11), 4)))

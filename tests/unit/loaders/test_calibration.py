@@ -348,7 +348,7 @@ def test_what_nobody_knows_is_measured_once_and_again_when_asked_to(tmp_path):
     assert indices(calibrator.create_dataloader(batch_size=8)) == list(range(64))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_quick_study_measures_at_the_batch_size_that_is_served(tmp_path):
     dataset = TensorDataset(torch.arange(64.0).reshape(64, 1))
     space = {"num_workers": 0, "cache": ["none", "memory"], "archive": "files"}
@@ -359,7 +359,7 @@ def test_a_quick_study_measures_at_the_batch_size_that_is_served(tmp_path):
     assert sizes == {4}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_step_calibrates_the_batch_size_too(tmp_path):
     dataset = TensorDataset(torch.arange(64.0).reshape(64, 1))
     step = torch.nn.Linear(1, 1)
@@ -368,7 +368,7 @@ def test_a_training_step_calibrates_the_batch_size_too(tmp_path):
     assert calibrator.create_dataloader().batch_size == 8, "the space has no other"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_quick_study_tries_no_more_workers_than_the_environment_bears(tmp_path, colab):
     root, environ = colab
     dataset = TensorDataset(torch.arange(64.0).reshape(64, 1))

@@ -18,6 +18,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [None, torch.nn.Identity()], ids=["loading", "step"])
 def test_a_study_is_found_again_in_the_registry_that_its_environment_names(tmp_path, step):
     url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
