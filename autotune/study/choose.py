@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -33,7 +34,9 @@ def choose(raced: Raced, consumer: Consumer) -> Choice | None:
     """Choose the cheapest among the equivalents: workers, then memory, then bytes of archive and cache.
 
     With a consumer, configurations of the leader's batch size that keep it waiting for less than the target share
-    of its time are equivalents, too: faster loading would buy nothing there.
+    of its time, and are slower by no more than that, are equivalents, too: faster loading would buy nothing there.
+    One that is slower by more takes from the step what it needs, as workers do on the CPUs of a step without an
+    accelerator.
 
     Returns:
         The choice; None where nothing survived the race.
@@ -67,9 +70,18 @@ def _fed(raced: Raced, first: LoaderConfig) -> list[LoaderConfig]:
     fed = []
     for config in raced.logs:
         waits = [record.measurement.data_wait_share for record in raced.of(config) if record.measurement]
-        if config.batch_size == first.batch_size and waits and fmean(waits) <= DATA_WAIT_TARGET_SHARE:
+        if config.batch_size != first.batch_size or not waits or fmean(waits) > DATA_WAIT_TARGET_SHARE:
+            continue
+        if _loss_share(raced, config, first) <= DATA_WAIT_TARGET_SHARE:
             fed.append(config)
     return fed
+
+
+def _loss_share(raced: Raced, config: LoaderConfig, first: LoaderConfig) -> float:
+    """Give how much slower than the leader a configuration ran in the blocks of both, as a share of its rate."""
+    pairs = zip(raced.logs[config], raced.logs[first], strict=True)
+    losses = [leader - own for own, leader in pairs if own is not None and leader is not None]
+    return 1 - math.exp(-fmean(losses)) if losses else 1.0
 
 
 def _why(config: LoaderConfig, first: LoaderConfig, *, equal: list[LoaderConfig], fed: list[LoaderConfig]) -> str:

@@ -118,7 +118,8 @@ def test_one_that_breaks_a_limit_in_the_race_leaves_it(make_race):
 
 def raced_of(rates, **costs):
     """Give a race whose entrants are all shown to be equal, the first one leading."""
-    found = Raced(survivors=list(rates), equivalent=list(rates), logs={one: [0.0] * 3 for one in rates}, blocks=3)
+    logs = {one: [math.log(rate)] * 3 for one, rate in rates.items()}
+    found = Raced(survivors=list(rates), equivalent=list(rates), logs=logs, blocks=3)
     for one, rate in rates.items():
         memory = MemoryUse(host_pss_bytes=costs.get("memory", {}).get(one, GIB))
         archive = ArchiveUse(size_bytes=costs.get("archive", {}).get(one, 0)) if one.archive != "files" else None
@@ -166,6 +167,14 @@ def test_a_consumer_that_hardly_waits_takes_the_cheapest_loader_of_its_batch_siz
     found_waiting = raced_of({first: 100.0, cheap: 90.0}, waits={first: 0.01, cheap: 0.1})
     found_waiting.equivalent = [first]
     assert choose(found_waiting, emulated).config == first
+
+
+def test_a_loader_that_slows_the_step_down_is_no_cheap_way_to_feed_it():
+    """Without an accelerator workers take CPU time from the step, which then hardly waits."""
+    first, cheap = config(num_workers=4, cache="memory"), config(num_workers=1)
+    found = raced_of({first: 100.0, cheap: 78.0}, waits={first: 0.08, cheap: 0.02})
+    found.equivalent = [first]
+    assert choose(found, Consumer(kind="step")).config == first
 
 
 def test_nothing_is_chosen_where_nothing_survived():
