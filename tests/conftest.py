@@ -11,7 +11,7 @@ from hypothesis import settings
 
 # machines are shared and noisy: no test is timed, property tests neither; all of them run in minutes, each time on
 # examples of its own
-settings.register_profile("autotune", deadline=None, max_examples=50)
+settings.register_profile("autotune", deadline=None, max_examples=30)
 settings.load_profile("autotune")
 
 REAL_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"

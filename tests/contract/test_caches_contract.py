@@ -122,15 +122,15 @@ def test_cache_gives_the_same_samples_in_the_same_order(wrap, mode, kind, fracti
         cached[23]
 
 
+def _marks(kind, fraction, start):
+    """A spawned worker imports torch anew, so these are left to the slow run, and half of them to the long one."""
+    if start not in {"spawn", "forkserver"}:
+        return []
+    return [pytest.mark.long if (kind == "fixed") == (fraction == 1) else pytest.mark.slow]
+
+
 LOADED = [
-    pytest.param(
-        mode,
-        kind,
-        fraction,
-        start,
-        # a spawned worker imports torch anew: half of these each run, all of them in the long one
-        marks=[pytest.mark.slow] if start in ("spawn", "forkserver") and (kind == "fixed") == (fraction == 1) else [],
-    )
+    pytest.param(mode, kind, fraction, start, marks=_marks(kind, fraction, start))
     for mode, kind in KINDS
     for fraction in (1, 0.5)
     for start in (None, *STARTS)
