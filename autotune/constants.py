@@ -106,6 +106,8 @@ RUN_TO_RUN_SHARE = 0.05
 REPEATS_BEFORE_GUESS = 2
 """Proposals in a row that were measured before, after which the most promising point is drawn instead: the sampler has
 converged."""
+REMEMBERED_CONFIGS = 3
+"""Configurations that were fastest before something changed, which are measured first: one is often the best still."""
 
 # Memory boundary
 
@@ -169,3 +171,23 @@ ONLINE_WORKER_BYTES = 128 * 1024**2
 """Host memory that a worker is reckoned to take beside its batches: its interpreter's own pages, once it has worked."""
 ONLINE_GLANCES_MAX = 2
 """Passes left before a first segment has ended that do not count as epochs: somebody looks at a batch."""
+
+# Nights
+
+CHECK_PAIRS = 5
+"""Blocks in which what is deployed is measured again: as many as the confirm phase keeps time for."""
+NIGHTS_LOOKED_AT = 60
+"""Nights back in which a measurement of what is deployed is looked for, which drift is told from."""
+DRIFT_SHARE = 0.05
+"""Change of a rate from its record that is worth a new search, beyond noise: machines are not as fast on all days."""
+NIGHT_SHARE_MIN = 0.5
+"""Part of its own budget that a study searches with at least: with less its decision would be left to noise, so
+another night does it."""
+NIGHT_OVERHEAD_S = 15.0
+"""What a search takes beside its budget, in seconds: a look at the dataset, figures, notes and MLflow's start."""
+NIGHT_RESUMED_WITHIN_S = 12 * 3600.0
+"""Age up to which a night that was killed goes on; an older one is another night."""
+LEASE_RENEWED_EVERY_S = 60.0
+"""Time between renewals of a lease: four may fail in a row before it expires."""
+KEEP_DAYS = 90
+"""Days that trial records stay, and archives that nothing deploys, unless a night is told otherwise."""

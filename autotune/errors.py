@@ -14,7 +14,9 @@ AutotuneError
 ├── RandomSamplesError   random samples were about to be stored
 ├── CapacityError        something does not fit; carries needed and available bytes
 ├── RegistryError        the registry is missing, damaged or locked
-├── StorageMixedError    two programs were pointed at one database
+│   ├── StorageMixedError   two programs were pointed at one database
+│   └── LeaseLostError   a lease was lost, so that what is written under it is refused
+├── ConflictError        somebody else decided meanwhile; says who, what and when
 ├── MachineBusyError     another tuning job holds this machine
 ├── TrialServerError     the trial server cannot be started or reached
 ├── NonFiniteLossError   a loss of training is NaN or infinite; carries epoch, batch and learning rate
@@ -113,6 +115,14 @@ class RegistryError(AutotuneError):
 
 class StorageMixedError(RegistryError):
     """Two programs that both own a table `alembic_version` were pointed at one database."""
+
+
+class LeaseLostError(RegistryError):
+    """A lease has expired or changed hands, so that nothing is written under it any more."""
+
+
+class ConflictError(AutotuneError):
+    """Somebody else decided meanwhile; the message says who, what and when."""
 
 
 class MachineBusyError(AutotuneError):

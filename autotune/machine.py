@@ -65,7 +65,18 @@ def machine_facts(
         accelerator_memory_bytes=memory_bytes,
         environment=recognise_environment(environ=environ, root=root),
         versions=installed_versions(),
+        driver=driver_version(root),
     )
+
+
+def driver_version(root: Path = Path("/")) -> str | None:
+    """Give the version of NVIDIA's driver as the kernel tells it; None where it is not loaded."""
+    try:
+        told = (root / "proc/driver/nvidia/version").read_text()
+    except OSError:
+        return None
+    found = re.search(r"\s(\d+(?:\.\d+)+)\s", told)
+    return found[1] if found else None
 
 
 def cpu_inputs(*, environ: Mapping[str, str], cgroups: Cgroups, cpu_cap: int | None = None) -> dict[str, float]:

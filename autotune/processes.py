@@ -51,6 +51,38 @@ def prefer_as_victim() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
+def identity(pid: int | None = None) -> str:
+    """Give what tells a process from every other one of this machine, later ones with its number included.
+
+    Args:
+        pid: The process; None is this one.
+
+    Returns:
+        Boot of the kernel, namespace of process numbers, number and time of start; empty where nothing can tell.
+    """
+    folder = Path("/proc") / ("self" if pid is None else str(pid))
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # the name of the program, which may hold spaces, ends at the last parenthesis
+        started = (folder / "stat").read_text().rpartition(")")[2].split()[19]
+        return f"{boot} {(Path('/proc/self/ns/pid')).readlink()} {os.getpid() if pid is None else pid} {started}"
+    except (OSError, IndexError):
+        return ""
+
+
+def is_gone(process: str) -> bool:
+    """Tell whether a process that `identity` named has ended, as far as that can be seen from here.
+
+    Processes of other machines, containers and boots are never known to be gone.
+    """
+    boot, _, rest = process.partition(" ")
+    here = identity().split(" ")
+    parts = rest.split(" ")
+    if len(parts) != 3 or [boot, parts[0]] != here[:2] or not parts[1].isdigit():
+        return False
+    return identity(int(parts[1])) != process
+
+
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)

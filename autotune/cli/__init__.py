@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -24,6 +27,11 @@ from autotune.cli import (
     doctor,
     explain,
     measure,
+    nightly,
+    report,
+    review,
+    serve,
+    tokens,
     tune,
 )
 from autotune.cli.output import exit_code
@@ -40,7 +48,7 @@ app = typer.Typer(
 _EXIT_INTERRUPTED = 130
 _GOES_ON = "stopped; finished trials are kept, the same command goes on from here"
 _WITHOUT_TRIALS = ("show", "dry_run")
-"""Flags of `tune` with which it measures nothing that could be kept."""
+"""Flags with which they measure nothing that could be kept."""
 
 
 def _going_on(command: Callable[..., None]) -> Callable[..., None]:
@@ -49,7 +57,8 @@ def _going_on(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
         try:
-            command(*args, **options)
+            with _terminated_as_interrupted():
+                command(*args, **options)
         except KeyboardInterrupt:
             if not any(options.get(flag) for flag in _WITHOUT_TRIALS):
                 Console(stderr=True, soft_wrap=True).print(_GOES_ON, highlight=False)
@@ -58,14 +67,48 @@ def _going_on(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-_COMMANDS: dict[Any, Callable[..., None]] = {tune: _going_on(tune.command)}
-"""What a command runs, where that is not as its module has it: `tune` alone goes on from where it was stopped."""
-for _module in (tune, best, explain, measure, compare, compare_configs, compare_modes, doctor, dashboard):
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Have SIGTERM end the block as ^C does, so that what is held is let go and the next to come need not wait.
+
+    As the first process of a container a program would not even get that signal without saying what is done for it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+_COMMANDS: dict[Any, Callable[..., None]] = {
+    tune: _going_on(tune.command),
+    nightly: _going_on(nightly.command),
+}
+"""What a command runs, where that is not as its module has it: these go on from where they were stopped."""
+for _module in (
+    tune,
+    best,
+    explain,
+    measure,
+    compare,
+    compare_configs,
+    compare_modes,
+    doctor,
+    dashboard,
+    nightly,
+    report,
+    serve,
+):
     _name = _module.__name__.rpartition(".")[2].replace("_", "-")
     app.command(_name, epilog=_module.EXAMPLES, no_args_is_help=_module.NEEDS_ARGUMENTS)(
         _COMMANDS.get(_module, _module.command)
     )
 app.add_typer(archive.app, name="archive")
+app.add_typer(review.app, name="review")
+app.add_typer(tokens.app, name="token")
 
 
 def _show_version(value: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from autotune.cli.output import newest_decision, parse_config
+from autotune.cli.output import deployed_decision, parse_config
 from autotune.cli.progress import counting
 from autotune.compose import Places
 from autotune.errors import RegistryError, SpecError
@@ -58,8 +58,10 @@ def of_study(at: Places, study: str) -> list[ArchiveEntry]:
         SpecError: The study has no decision.
     """
     with open_existing(at.home, at.registry_url) as registry:
-        newest_decision(registry, study)
-        fingerprints = {decision.fingerprint for decision in registry.decisions(study)}
+        decisions = registry.decisions(study)
+        if not decisions:
+            deployed_decision(registry, study)
+        fingerprints = {decision.fingerprint for decision in decisions}
     return [entry for entry in chosen(at, ()) if entry.name.partition("/")[0] in fingerprints]
 
 
@@ -101,7 +103,7 @@ def config_to_build(spec: StudySpec, at: Places, format_name: str | None, stored
         return parse_config(words, LoaderConfig())
     try:
         with open_existing(at.home, at.registry_url) as registry:
-            config = newest_decision(registry, spec.name).config
+            config = deployed_decision(registry, spec.name).config
     except RegistryError as error:
         raise SpecError(f"{error}; name an archive by --format, or run `autotune tune` first") from error
     return parse_config(words, config)

@@ -12,9 +12,9 @@ from autotune.cli.output import (
     BEST_WORD,
     DEFAULT_WORD,
     EXIT_FAILED,
+    deployed_decision,
     error_console,
     naming_the_factory,
-    newest_decision,
     parse_config,
     print_json,
 )
@@ -106,7 +106,7 @@ def _named(word: str, study: str, at: Places) -> LoaderConfig | None:
         return None
     if word == BEST_WORD:
         with open_existing(at.home, at.registry_url) as registry:
-            return newest_decision(registry, study).config
+            return deployed_decision(registry, study).config
     if "=" not in word:
         raise SpecError(f"a configuration is default, best or key=value,..., got {word!r}")
     return parse_config(word.split(","), LoaderConfig.torch_default(REFERENCE_BATCH_SIZE))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from autotune.cli.output import error_console
-from autotune.compose import places
+from autotune.compose import places, prepared_optuna_url
 from autotune.study.dashboard import serve
 
 NEEDS_ARGUMENTS = False
@@ -24,4 +24,4 @@ def command(
     console = error_console()
     console.print(f"optuna-dashboard: http://127.0.0.1:{port}/ (no login, so on loopback only; Ctrl+C ends it)")
     console.print(f"MLflow: mlflow ui --backend-store-uri {at.tracking_uri}", soft_wrap=True)
-    serve(at.optuna_url, host="127.0.0.1", port=port)
+    serve(prepared_optuna_url(at), host="127.0.0.1", port=port)

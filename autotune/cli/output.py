@@ -71,14 +71,16 @@ def parse_config(words: list[str], base: LoaderConfig) -> LoaderConfig:
         raise SpecError(f"configuration {' '.join(words)!r}: {first_message(error)}") from error
 
 
-def newest_decision(registry: Registry, study: str) -> Decision:
-    """Give the newest decision of a study.
+def deployed_decision(registry: Registry, study: str) -> Decision:
+    """Give the newest decision of a study that is deployed.
 
     Raises:
         SpecError: There is none; the message names the studies that have one.
     """
-    found = registry.decisions(study, limit=1)
+    found = registry.deployed_decisions(study)
     if found:
         return found[0]
-    known = ", ".join(sorted({decision.study for decision in registry.decisions(limit=100)})) or "none yet"
+    if registry.waiting(study):
+        raise SpecError(f"study {study!r} deploys nothing yet, as a decision waits; `autotune review list` shows it")
+    known = ", ".join(sorted({deployment.study for deployment in registry.deployments()})) or "none yet"
     raise SpecError(f"no decision about a study {study!r}, known are: {known}; run `autotune tune` first")

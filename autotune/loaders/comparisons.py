@@ -19,8 +19,9 @@ from autotune.loaders.comparison_rows import Contender, config_contenders, mode_
 from autotune.ratios import ratio_interval
 from autotune.registry import Registry, open_registry
 from autotune.resolve.deployed import deployed_archives
-from autotune.resolve.lookup import Question, look_up
+from autotune.resolve.lookup import Source, look_up
 from autotune.resolve.pins import checked_pins
+from autotune.resolve.question import Question
 from autotune.space.priors import REFERENCE_BATCH_SIZE
 from autotune.spec import (
     DatasetFacts,
@@ -168,7 +169,7 @@ def compare_configs(
             study=spec.name,
             loader_class=spec.loader_class,
         )
-        contenders = config_contenders(inspection, look_up(question, home=at.home, url=at.registry_url))
+        contenders = config_contenders(inspection, look_up(question, Source(home=at.home, url=at.registry_url)))
         runs = _Runs(spec, at=at, runner=runner, registry=registry, on_run=on_run)
         rows = _measure(contenders, runs, blocks)
     return _table("configs", spec, inspection=inspection, rows=rows, blocks=blocks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event,
 from sqlalchemy.exc import ArgumentError
 
 from autotune.errors import RegistryError, SpecError
+from autotune.registry import postgresql
 
 DATABASE_FILE = "registry.db"
 """Name of the SQLite file in the home folder."""
@@ -21,14 +22,6 @@ STORAGE_VARIABLE = "AUTOTUNE_STORAGE"
 
 BUSY_S = 1.0
 """SQLite waits this long for a lock within one attempt; the attempts together are bounded by the registry."""
-POSTGRESQL_CONNECT: Mapping[str, int] = {
-    "connect_timeout": 5,
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-"""A server that hangs or whose packets are dropped is given up after about ten seconds, not after hours."""
 
 Access = Literal["create", "write", "read"]
 _WRITES = "autotune_writes"
@@ -38,6 +31,8 @@ _READ_PRAGMAS = "PRAGMA query_only=ON"
 
 def registry_url(home: Path, url: str | None = None) -> URL:
     """Give the address of the registry: the one given, else the SQLite file in the home folder.
+
+    In a PostgreSQL database it is the schema `autotune`, unless the address names a search path.
 
     Raises:
         SpecError: It is neither a SQLite file nor PostgreSQL.
@@ -52,11 +47,20 @@ def registry_url(home: Path, url: str | None = None) -> URL:
         ) from None
     backend = parsed.get_backend_name()
     if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
+        return postgresql.in_schema(parsed, postgresql.REGISTRY_SCHEMA)
     if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
         return parsed.set(drivername="sqlite", database=str(Path(parsed.database).absolute()), query={})
     shown = parsed.render_as_string()
     raise SpecError(f"a registry is a SQLite file or a PostgreSQL database, got {shown}; write sqlite:///registry.db")
+
+
+def registry_address(home: Path, url: str | None = None) -> str:
+    """Give the address of the registry as text, its password included.
+
+    Raises:
+        SpecError: It is neither a SQLite file nor PostgreSQL.
+    """
+    return registry_url(home, url).render_as_string(hide_password=False)
 
 
 @functools.lru_cache(maxsize=4)
@@ -81,7 +85,7 @@ def make_engine(url: URL, access: Access) -> Engine:
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(Path(url.database or ""), access)
     try:
-        return create_engine(url, connect_args=dict(POSTGRESQL_CONNECT), pool_pre_ping=True)
+        return postgresql.make_engine(url, reads=access == "read")
     except ImportError as error:
         raise RegistryError(
             f"the registry {place_of(url)} needs the driver psycopg ({error}); "
@@ -109,7 +113,9 @@ def use_write_ahead_log(engine: Engine) -> None:
 
 def place_of(url: URL) -> str:
     """Write where a registry is, without the password."""
-    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string()
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return f"{url.set(drivername='postgresql', query={}).render_as_string()} (schema {postgresql.schema_of(url)})"
 
 
 def _sqlite_engine(path: Path, access: Access) -> Engine:

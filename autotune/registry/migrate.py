@@ -9,6 +9,8 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from autotune.registry.postgresql import make_schema
+
 _ADVISORY_LOCK = 7_305_803_141
 """Any number that is ours: two processes that start at once must not both create the tables."""
 
@@ -17,6 +19,7 @@ def upgrade(connection: Connection) -> None:
     """Bring the tables to the newest version, within the transaction that the connection is in."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _ADVISORY_LOCK})
+        make_schema(connection)
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 from autotune.errors import RegistryError
 from autotune.registry.driver_errors import DRIVER_ERRORS
@@ -18,12 +18,14 @@ from autotune.registry.engine import (
     use_write_ahead_log,
     writing,
 )
+from autotune.registry.postgresql import table_in_default_schema
 from autotune.registry.separation import check_not_foreign
 from autotune.registry.store import Registry
 from autotune.registry.tables import VERSION_TABLE
 from autotune.registry.waiting import SERVER_WAIT_S, SQLITE_WAIT_S, patiently
+from autotune.spec import Lease
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; a test compares it with Alembic's own answer."""
 
 READ_WAIT_S = 2.0
@@ -33,13 +35,16 @@ _logger = logging.getLogger(__name__)
 _SELECT_VERSION = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
 
 
-def open_registry(home: Path, url: str | None = None, *, wait_s: float | None = None) -> Registry:
+def open_registry(
+    home: Path, url: str | None = None, *, wait_s: float | None = None, fence: Lease | None = None
+) -> Registry:
     """Open the registry for writing, creating or migrating its tables where needed.
 
     Args:
         home: Home folder; the default is the SQLite file `registry.db` in it.
         url: Address of another SQLite file or a PostgreSQL database.
         wait_s: Longest wait for a lock or a server; None is 30 s for SQLite and 120 s for a server.
+        fence: A lease without which nothing is written: `LeaseLostError` says so then. None is no condition.
 
     Raises:
         RegistryError: The database cannot be opened, is damaged, locked, or newer than this program.
@@ -57,7 +62,7 @@ def open_registry(home: Path, url: str | None = None, *, wait_s: float | None = 
     except BaseException:
         engine.dispose()
         raise
-    return Registry(engine, place=place, wait_s=wait_s)
+    return Registry(engine, place=place, wait_s=wait_s, fence=fence)
 
 
 def open_existing(
@@ -80,7 +85,7 @@ def open_existing(
         _check_exists(Path(str(address.database)), place)
     engine = reading_engine(address) if access == "read" else make_engine(address, access)
     try:
-        version = patiently(lambda: _version(engine), wait_s=wait_s, place=place)
+        version = patiently(lambda: _version(engine, place), wait_s=wait_s, place=place)
         _check_version(version, place)
     except BaseException:
         engine.dispose()
@@ -110,10 +115,12 @@ def _prepare(engine: Engine, place: str) -> None:
     with engine.connect() as connection:
         check_not_foreign(connection, place)
         new = not inspect(connection).has_table(VERSION_TABLE)
+        if new:
+            _check_not_in_default_schema(connection, place)
     use_write_ahead_log(engine)
     # A new registry is the common case after `tune` in a script, and SQLAlchemy's errors live in reference cycles that
     # hold the frames of all callers: whatever loader a script makes next to it would outlive its last name.
-    version = None if new else _version(engine)
+    version = None if new else _version(engine, place)
     if version == HEAD:
         return
     from autotune.registry.migrate import known_versions, upgrade
@@ -125,7 +132,19 @@ def _prepare(engine: Engine, place: str) -> None:
         upgrade(connection)
 
 
-def _version(engine: Engine) -> str | None:
+def _check_not_in_default_schema(connection: Connection, place: str) -> None:
+    """Refuse to begin a registry beside one that lies where a connection without a schema looks."""
+    if connection.dialect.name != "postgresql":
+        return
+    schema = table_in_default_schema(connection, VERSION_TABLE)
+    if schema is not None:
+        raise RegistryError(
+            f"{place} holds no registry, but the schema {schema} of the same database does; to go on with that one add "
+            f"?options=-csearch_path%3D{schema} to AUTOTUNE_STORAGE, to begin a new one drop its tables"
+        )
+
+
+def _version(engine: Engine, place: str) -> str | None:
     try:
         with engine.connect() as connection:
             found = connection.execute(_SELECT_VERSION).scalars().all()
@@ -134,6 +153,7 @@ def _version(engine: Engine) -> str | None:
         with engine.connect() as connection:
             if inspect(connection).has_table(VERSION_TABLE):
                 raise
+            _check_not_in_default_schema(connection, place)
         return None
     return found[0] if found else None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from autotune.spec import DatasetFacts, Decision, LoaderConfig, MachineFacts, TrialRecord
+from autotune.spec import AccessToken, DatasetFacts, Decision, LoaderConfig, MachineFacts, TrialRecord
 
 CONFIG_FIELDS = (
     "batch_size",
@@ -118,10 +118,30 @@ class Measured:
     versions: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What the service looks at again and again: whether anything changed, and whom it may answer.
+
+    Attributes:
+        newest_event: Number of the newest event of any decision.
+        changed: Of each class of dataset with newer events than were known, the number of the newest.
+        tokens: All tokens by the SHA-256 of their text, expired and revoked ones included.
+    """
+
+    newest_event: int
+    changed: Mapping[str, int]
+    tokens: Mapping[str, AccessToken]
+
+
 def microseconds(time: datetime) -> int:
     """Give a time as microseconds since 1970, exactly; a time without a zone is taken as UTC."""
     aware = time if time.tzinfo else time.replace(tzinfo=UTC)
     return (aware - _EPOCH) // _MICROSECOND
+
+
+def time_of(microseconds: int) -> datetime:
+    """Give the time in UTC of so many microseconds since 1970."""
+    return _EPOCH + microseconds * _MICROSECOND
 
 
 def is_sound(decision: Decision) -> bool:

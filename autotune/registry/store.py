@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, case, select
+from sqlalchemy import Connection, Select, case, func, select
 
-from autotune.errors import RegistryError, SpecError
-from autotune.registry import outbox_rows, writes
-from autotune.registry.engine import writing
+from autotune.errors import SpecError
+from autotune.registry import deployment_rows, outbox_rows, writes
+from autotune.registry.access import Access
+from autotune.registry.leases import Leases
+from autotune.registry.nights import Nights
+from autotune.registry.reviews import Reviews
 from autotune.registry.rows import CONFIG_FIELDS, Candidate, Measured, OutboxEntry
-from autotune.registry.tables import DecisionRow, MachineRow, NewestDecisionRow, TrialRow
-from autotune.registry.waiting import patiently
-from autotune.spec import Decision, LoaderConfig, MachineFacts, TrialRecord, Value
-
-T = TypeVar("T")
-V = TypeVar("V", bound=Value)
+from autotune.registry.study_queue import StudyQueue
+from autotune.registry.tables import DecisionEventRow, DecisionRow, DeploymentRow, MachineRow, TrialRow
+from autotune.spec import Decision, DecisionEvent, LoaderConfig, MachineFacts, TrialRecord
+from autotune.spec.study import Promotion
 
 Telling = tuple[str, str, str]
 """Topic, key and body of something that a tracker is to be told."""
@@ -30,34 +30,12 @@ CANDIDATES_LIMIT = 256
 """Groups that the resolver looks at; more studies of one dataset on one machine class are not told apart."""
 
 
-class Registry:
+class Registry(Reviews, Access, StudyQueue, Nights, Leases):
     """The registry, opened; `open_registry` and `open_existing` give one.
 
-    Every method is one transaction. Where the database is locked or away it is repeated for a bounded
-    time and then raises `RegistryError`; a transaction is written whole or not at all.
-
-    Args:
-        engine: Connected to tables of the newest version.
-        place: Where the registry is, for messages.
-        wait_s: Longest wait for a lock or a server.
+    It is made of parts: records and decisions are here, the others are its bases. Every method is one
+    transaction, repeated for a bounded time where the database is locked or away.
     """
-
-    def __init__(self, engine: Engine, *, place: str, wait_s: float) -> None:
-        self._engine = engine
-        self._wait_s = wait_s
-        self.place = place
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close every connection, so that none is open when the process forks."""
-        self._engine.dispose()
 
     # Records
 
@@ -130,15 +108,30 @@ class Registry:
 
     # Decisions
 
-    def save_decision(self, decision: Decision, outbox: Iterable[Telling] = ()) -> None:
-        """Save a decision and what trackers are to be told of it, in one transaction; saved once for each key."""
+    def save_decision(
+        self, decision: Decision, outbox: Iterable[Telling] = (), *, promotion: Promotion = "automatic"
+    ) -> DecisionEvent | None:
+        """Save a decision, deploy it or have it wait, and note what trackers are to be told, in one transaction.
+
+        Saved once for each key.
+
+        Args:
+            decision: The decision.
+            outbox: What trackers are to be told.
+            promotion: With `review` another configuration than the one that is served waits for a person.
+
+        Returns:
+            What became of it; None where a newer decision was there already.
+        """
         tellings = list(outbox)
 
         def work(connection: Connection) -> None:
-            writes.insert_decision(connection, decision)
+            if writes.insert_decision(connection, decision):
+                deployment_rows.settle(connection, decision, promotion)
             outbox_rows.insert(connection, tellings)
 
         self._write(work)
+        return next(reversed(self.events(decision=decision.key)), None)
 
     def decision(self, key: str) -> Decision | None:
         """Give the decision with this key; None where there is none."""
@@ -151,6 +144,11 @@ class Registry:
             statement = statement.where(DecisionRow.study == study)
         return self._all(statement, Decision)
 
+    def decisions_of(self, keys: Collection[str]) -> list[Decision]:
+        """Give the decisions with these keys, as far as there are any, newest first."""
+        statement = select(DecisionRow.body).where(DecisionRow.key.in_(sorted(keys)))
+        return self._all(statement.order_by(DecisionRow.decided_us.desc(), DecisionRow.key), Decision)
+
     def candidates(
         self,
         type_name: str,
@@ -160,7 +158,7 @@ class Registry:
         study: str | None = None,
         limit: int = CANDIDATES_LIMIT,
     ) -> list[Candidate]:
-        """Give the newest decision of each group for a class of dataset, as far as choosing needs it.
+        """Give what is deployed to each group for a class of dataset, as far as choosing needs it.
 
         Args:
             type_name: Class of the dataset.
@@ -172,24 +170,52 @@ class Registry:
         same_length = case((DecisionRow.length == length, 0), else_=1)
         statement = (
             _candidate_columns()
-            .where(NewestDecisionRow.type_name == type_name)
+            .where(DeploymentRow.type_name == type_name)
             .order_by(same_length, DecisionRow.decided_us.desc(), DecisionRow.key)
             .limit(limit)
         )
         if machine_class is not None:
-            statement = statement.where(NewestDecisionRow.machine_class == machine_class)
+            statement = statement.where(DeploymentRow.machine_class == machine_class)
         if study is not None:
-            statement = statement.where(NewestDecisionRow.study == study)
+            statement = statement.where(DeploymentRow.study == study)
         return self._candidates(statement)
 
     def candidates_of_study(self, study: str) -> list[Candidate]:
-        """Give the newest decision of each group of one study, newest first."""
+        """Give what is deployed to each group of one study, newest first."""
         statement = (
             _candidate_columns()
-            .where(NewestDecisionRow.study == study)
+            .where(DeploymentRow.study == study)
             .order_by(DecisionRow.decided_us.desc(), DecisionRow.key)
             .limit(CANDIDATES_LIMIT)
         )
+        return self._candidates(statement)
+
+    def taken_back(self, type_name: str, *, machine_class: str, study: str | None = None) -> list[Candidate]:
+        """Give the decisions for a class of dataset that were taken back last where nothing is deployed since.
+
+        Args:
+            type_name: Class of the dataset.
+            machine_class: Class of the machine.
+            study: Only this study; None is any.
+        """
+        newest = (
+            select(func.max(DecisionEventRow.id))
+            .where(DecisionEventRow.action == "rolled_back")
+            .group_by(DecisionEventRow.group_digest)
+        )
+        statement = (
+            select(*(getattr(DecisionRow, name) for name in Candidate.__slots__))
+            .join(DecisionEventRow, DecisionEventRow.decision_key == DecisionRow.key)
+            .join(DeploymentRow, DeploymentRow.group_digest == DecisionEventRow.group_digest)
+            .where(
+                DeploymentRow.decision_key.is_(None),
+                DeploymentRow.type_name == type_name,
+                DeploymentRow.machine_class == machine_class,
+                DecisionEventRow.id.in_(newest),
+            )
+        )
+        if study is not None:
+            statement = statement.where(DeploymentRow.study == study)
         return self._candidates(statement)
 
     # Outbox
@@ -210,30 +236,6 @@ class Registry:
         """Count a failed attempt; the entry stays pending."""
         self._write(lambda connection: outbox_rows.count_failure(connection, topic, key, message))
 
-    # Transactions
-
-    def _write(self, work: Callable[[Connection], None]) -> None:
-        def once() -> None:
-            with writing(self._engine) as connection, connection.begin():
-                work(connection)
-
-        patiently(once, wait_s=self._wait_s, place=self.place)
-
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        def once() -> T:
-            with self._engine.connect() as connection:
-                return work(connection)
-
-        return patiently(once, wait_s=self._wait_s, place=self.place)
-
-    def _first(self, statement: Select[Any], kind: type[V]) -> V | None:
-        body = self._read(lambda connection: connection.execute(statement).scalar())
-        return None if body is None else self._parse(kind, body)
-
-    def _all(self, statement: Select[Any], kind: type[V]) -> list[V]:
-        bodies = self._read(lambda connection: connection.execute(statement).scalars().all())
-        return [self._parse(kind, body) for body in bodies]
-
     def _candidates(self, statement: Select[Any]) -> list[Candidate]:
         rows = self._read(lambda connection: connection.execute(statement).all())
         return [Candidate(**{**row._mapping, "versions": self._versions(row.versions)}) for row in rows]  # noqa: SLF001
@@ -247,22 +249,10 @@ class Registry:
             raise self._unreadable(f"versions must be an object, got {text[:40]!r}")
         return {str(name): str(version) for name, version in found.items()}
 
-    def _parse(self, kind: type[V], body: str) -> V:
-        try:
-            return kind.from_json(body)
-        except SpecError as error:
-            raise self._unreadable(error) from error
-
-    def _unreadable(self, told: object) -> RegistryError:
-        return RegistryError(
-            f"the registry {self.place} holds a row that cannot be read ({told}); restore a copy, "
-            "or move the file away and tune again"
-        )
-
 
 def _candidate_columns() -> Select[Any]:
     columns = [getattr(DecisionRow, name) for name in Candidate.__slots__]
-    return select(*columns).join(NewestDecisionRow, NewestDecisionRow.decision_key == DecisionRow.key)
+    return select(*columns).join(DeploymentRow, DeploymentRow.decision_key == DecisionRow.key)
 
 
 def _field(name: str) -> str:

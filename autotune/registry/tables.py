@@ -110,22 +110,43 @@ class DecisionRow(Base):
     body: Mapped[str] = mapped_column(Text)
 
 
-class NewestDecisionRow(Base):
-    """The newest decision of each group that the resolver tells apart, so that it need not read them all.
+class DeploymentRow(Base):
+    """What the resolver serves to one group; without a decision there is none yet, as one waits for its review.
 
     A group is a study, a dataset (type, structure, length), a machine class, a consumer, a loader class and major
-    versions.
+    versions. `decided_us` is the time of the newest decision about it, deployed or not. `version` grows with each
+    change, so that of two who decide at once the second is told.
     """
 
-    __tablename__ = "newest_decisions"
-    __table_args__ = (Index("ix_newest_decisions_type_class", "type_name", "machine_class"),)
+    __tablename__ = "deployments"
+    __table_args__ = (Index("ix_deployments_type_class", "type_name", "machine_class"),)
 
     group_digest: Mapped[str] = mapped_column(primary_key=True)
     type_name: Mapped[str]
     machine_class: Mapped[str]
     study: Mapped[str] = mapped_column(index=True)
     decided_us: Mapped[int] = mapped_column(BigInteger)
-    decision_key: Mapped[str] = mapped_column(ForeignKey("decisions.key"))
+    decision_key: Mapped[str | None] = mapped_column(ForeignKey("decisions.key"))
+    pinned: Mapped[bool] = mapped_column(default=False)
+    version: Mapped[int] = mapped_column(default=1)
+
+
+class DecisionEventRow(Base):
+    """What became of a decision, when, by whom and why; rows are only added."""
+
+    __tablename__ = "decision_events"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    group_digest: Mapped[str] = mapped_column(index=True)
+    study: Mapped[str] = mapped_column(index=True)
+    decision_key: Mapped[str] = mapped_column(ForeignKey("decisions.key"), index=True)
+    action: Mapped[str]
+    actor: Mapped[str]
+    reason: Mapped[str] = mapped_column(Text)
+    at_us: Mapped[int] = mapped_column(BigInteger)
+    before_key: Mapped[str | None]
+    after_key: Mapped[str | None]
 
 
 class OutboxRow(Base):
@@ -145,3 +166,60 @@ class OutboxRow(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     message: Mapped[str | None] = mapped_column(Text)
     settled: Mapped[bool] = mapped_column(default=False)
+
+
+class LeaseRow(Base):
+    """Who may work under a name until when, by the database's clock; `token` grows with each change of hands."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str]
+    process: Mapped[str]
+    token: Mapped[int] = mapped_column(BigInteger)
+    expires_us: Mapped[int] = mapped_column(BigInteger)
+    purpose: Mapped[str]
+
+
+class AccessTokenRow(Base):
+    """A token that opens the service, as its SHA-256 alone; `scopes` is a JSON list."""
+
+    __tablename__ = "access_tokens"
+    __table_args__ = (UniqueConstraint("name"),)
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    scopes: Mapped[str] = mapped_column(Text)
+    created_us: Mapped[int] = mapped_column(BigInteger)
+    expires_us: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_us: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class QueuedStudyRow(Base):
+    """A study that somebody asked for; `machine` is the lease under which it runs or ran."""
+
+    __tablename__ = "queued_studies"
+    __table_args__ = (Index("ix_queued_studies_state_requested", "state", "requested_us"),)
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    study: Mapped[str]
+    requested_by: Mapped[str]
+    requested_us: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str]
+    machine: Mapped[str | None]
+    started_us: Mapped[int | None] = mapped_column(BigInteger)
+    ended_us: Mapped[int | None] = mapped_column(BigInteger)
+    message: Mapped[str | None] = mapped_column(Text)
+
+
+class NightlyRunRow(Base):
+    """A nightly run; `body` is its `NightlyReport`, written anew after each study."""
+
+    __tablename__ = "nightly_runs"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    started_us: Mapped[int] = mapped_column(BigInteger, index=True)
+    ended_us: Mapped[int | None] = mapped_column(BigInteger)
+    exit_code: Mapped[int | None]
+    body: Mapped[str] = mapped_column(Text)

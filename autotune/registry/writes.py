@@ -8,15 +8,8 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
-from autotune.registry.rows import (
-    Candidate,
-    dataset_columns,
-    decision_columns,
-    group_digest,
-    machine_columns,
-    trial_columns,
-)
-from autotune.registry.tables import Base, DatasetRow, DecisionRow, MachineRow, NewestDecisionRow, TrialRow
+from autotune.registry.rows import dataset_columns, decision_columns, machine_columns, trial_columns
+from autotune.registry.tables import Base, DatasetRow, DecisionRow, MachineRow, TrialRow
 from autotune.spec import DatasetFacts, Decision, MachineFacts, TrialRecord
 
 Insert = sqlite.Insert | postgresql.Insert
@@ -40,27 +33,11 @@ def insert_record(connection: Connection, record: TrialRecord) -> None:
     insert_once(connection, TrialRow, trial_columns(record))
 
 
-def insert_decision(connection: Connection, decision: Decision) -> None:
-    """Insert a decision with its machine and dataset, and make it its group's newest unless a later one is there."""
+def insert_decision(connection: Connection, decision: Decision) -> bool:
+    """Insert a decision with its machine and dataset, and say whether it was not there yet."""
     _insert_facts(connection, decision.machine, decision.dataset)
-    insert_once(connection, DecisionRow, decision_columns(decision))
-    candidate = Candidate.of(decision)
-    insert = insert_into(connection, NewestDecisionRow)
-    connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=["group_digest"],
-            set_={"decided_us": insert.excluded.decided_us, "decision_key": insert.excluded.decision_key},
-            where=NewestDecisionRow.decided_us <= insert.excluded.decided_us,
-        ),
-        {
-            "group_digest": group_digest(candidate),
-            "type_name": candidate.type_name,
-            "machine_class": candidate.machine_class,
-            "study": candidate.study,
-            "decided_us": candidate.decided_us,
-            "decision_key": candidate.key,
-        },
-    )
+    insert = insert_into(connection, DecisionRow).on_conflict_do_nothing().returning(DecisionRow.key)
+    return connection.execute(insert, decision_columns(decision)).first() is not None
 
 
 def _insert_facts(connection: Connection, machine: MachineFacts | None, dataset: DatasetFacts | None) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autotune.errors import SpecError
 from autotune.home import archive_limit_bytes, disk_cache_limit_bytes
-from autotune.resolve.lookup import Question, deployed_names
+from autotune.resolve.lookup import Source, deployed_names
+from autotune.resolve.question import Question
 from autotune.spec import STORED_FORMS
 
 if TYPE_CHECKING:
@@ -27,16 +27,17 @@ def archive_pin(archive: str) -> str | None:
     return archive
 
 
-def places_for(archive: str, question: Question, *, home: Path, url: str | None, environ: Mapping[str, str]) -> Places:
-    """Give the places under a home folder, and where archives may be built, what must not be removed for them.
+def places_for(archive: str, question: Question, *, source: Source, environ: Mapping[str, str]) -> Places:
+    """Give the places under the home folder, and where archives may be built, what must not be removed for them.
 
     Raises:
         SpecError: The environment names a limit that is no size.
     """
     from autotune.resolve.serving import Places
 
+    home = source.home
     cache_limit = disk_cache_limit_bytes(home, environ)
-    kept = _kept(home, url) if archive == "build" else None
+    kept = _kept(source) if archive == "build" else None
     if kept is None:
         return Places.under(home, disk_cache_limit_bytes=cache_limit)
     cpus = question.machine.cpu_count // question.ranks_on_node
@@ -50,14 +51,14 @@ def places_for(archive: str, question: Question, *, home: Path, url: str | None,
     )
 
 
-def _kept(home: Path, url: str | None) -> frozenset[str] | None:
+def _kept(source: Source) -> frozenset[str] | None:
     """Name the deployed archives; all there are, where nobody can tell which those are; None where none can be seen."""
     from autotune.data.archives.listing import list_archives
 
-    deployed = deployed_names(home, url)
+    deployed = deployed_names(source)
     if deployed is not None:
         return deployed
     try:
-        return frozenset(entry.name for entry in list_archives(home / "archives"))
+        return frozenset(entry.name for entry in list_archives(source.home / "archives"))
     except OSError:
         return None

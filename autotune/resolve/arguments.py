@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from autotune.errors import SpecError
-from autotune.resolve.lookup import Question
+from autotune.resolve.question import Question
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset

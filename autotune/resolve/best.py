@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotune.errors import SpecError
-from autotune.home import home_folder
 from autotune.machine import machine_facts
 from autotune.resolve.archive_policy import archive_pin, places_for
 from autotune.resolve.arguments import batch_size_of, check_order, check_streaming, fitting
-from autotune.resolve.lookup import Question, look_up, storage_url
+from autotune.resolve.lookup import Source, look_up
 from autotune.resolve.pins import PIN_NAMES, checked_pins
+from autotune.resolve.question import Question
 from autotune.resolve.resolution import Resolution, warn_caller
+from autotune.resolve.settling import FALLBACK_BATCH_SIZE
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
@@ -43,7 +43,8 @@ def best_config(
     """Give the configuration that a dataset is loaded with on this machine, how well founded it is, and why.
 
     Nothing is read from the dataset, and nothing is built. In distributed training each process may call it;
-    workers are divided by the processes of the machine.
+    workers are divided by the processes of the machine. Each asks by itself: where that is a service, the batch size is
+    32 unless it is pinned, as a process that got no answer would have another one.
 
     Args:
         dataset: The dataset.
@@ -64,8 +65,10 @@ def best_config(
     question = question_of(
         dataset, checked_pins(pins), study=study, consumer=consumer, loader_class=loader_class, environ=environ
     )
-    resolution = look_up(question, home=home_folder(home, environ), url=storage_url(environ))
-    return divided(resolution, share_of(rank, world_size, environ=environ))
+    source, share = Source.of(home, environ), share_of(rank, world_size, environ=environ)
+    question, told = _alike_on_all_ranks(question, source, share, environ)
+    resolution = look_up(question, source)
+    return divided(resolution.replace(why=(*resolution.why, *told)), share)
 
 
 def best_loader(
@@ -111,8 +114,8 @@ def best_loader(
             reads plain files; the name of a format is a pin.
         loader_class: A class that takes DataLoader's arguments; None is `torch.utils.data.DataLoader`.
         rank: Number of this process among those that divide the samples; None is that of the process group, else
-            what `torchrun` says. Without a group each rank resolves by itself, and the order is shared by the seed
-            of `generator`, else 0.
+            what `torchrun` says. Without a group each rank resolves by itself (from a service with a batch size of
+            32 unless one is given), and the order is shared by the seed of `generator`, else 0.
         world_size: How many divide them, given with `rank`; 1 gives this process all samples, in a group too.
         **dataloader_arguments: Further arguments of the class (`sampler`, `generator`, `drop_last`, ...);
             those that are fields of `LoaderConfig` (`num_workers`, `cache`, ...) are pins. With
@@ -138,13 +141,12 @@ def best_loader(
         dataset, checked_pins(pins), study=study, consumer=consumer, loader_class=loader_class, environ=environ
     )
     check_streaming(question, arguments)
-    folder, url = home_folder(home, environ), storage_url(environ)
+    source = Source.of(home, environ)
     return _serve(
         dataset,
         question,
-        home=folder,
-        url=url,
-        places=places_for(archive, question, home=folder, url=url, environ=environ),
+        source=source,
+        places=places_for(archive, question, source=source, environ=environ),
         shuffle=bool(shuffle),
         share=share_of(rank, world_size, environ=environ),
         environ=environ,
@@ -157,8 +159,7 @@ def _serve(
     dataset: Dataset[Any],
     question: Question,
     *,
-    home: Path,
-    url: str | None,
+    source: Source,
     places: Places,
     shuffle: bool,
     share: Share,
@@ -175,11 +176,14 @@ def _serve(
 
     grouped = share.world_size > 1 and in_process_group()
     if grouped:
-        question = replace(question, ranks_on_node=ranks_beside(environ))
+        question = question.replace(ranks_on_node=ranks_beside(environ))
+        told: tuple[str, ...] = ()
+    else:
+        question, told = _alike_on_all_ranks(question, source, share, environ)
     resolution, applied = _applied(
-        dataset, question, home=home, url=url, places=places, grouped=grouped, generator=arguments.get("generator")
+        dataset, question, source=source, places=places, grouped=grouped, generator=arguments.get("generator")
     )
-    resolution = divided(resolution, share)
+    resolution = divided(resolution.replace(why=(*resolution.why, *told)), share)
     if share.world_size > 1 and share.rank == 0:
         _LOG.info("%s", resolution.why[-1])
     _warn_of_repeats(question, resolution)
@@ -207,8 +211,7 @@ def _applied(
     dataset: Dataset[Any],
     question: Question,
     *,
-    home: Path,
-    url: str | None,
+    source: Source,
     places: Places,
     grouped: bool,
     generator: Any,
@@ -220,7 +223,7 @@ def _applied(
 
     def resolve(further: Mapping[str, Any] | None = None, archives: frozenset[str] | None = None) -> Resolution:
         pinned = {**_without_stored(question.pins, further), **(further or {})}
-        return look_up(replace(question, pins=pinned, archives=archives), home=home, url=url)
+        return look_up(question.replace(pins=pinned, archives=archives), source)
 
     def served() -> Resolution:
         first = resolve()
@@ -246,6 +249,25 @@ def _applied(
         resolution, applied = applied_here(1)
         node.join(applied.dataset)
     return resolution, applied
+
+
+def _alike_on_all_ranks(
+    question: Question, source: Source, share: Share, environ: Mapping[str, str]
+) -> tuple[Question, tuple[str, ...]]:
+    """Pin the batch size where ranks ask a service one by one, and say so.
+
+    One of them may get no answer in time, and the default instead. Everything but the batch size may differ among
+    ranks; with that, they would make different numbers of steps, and wait for each other for ever.
+    """
+    from autotune.resolve.distributed import is_one_of_many
+
+    if source.service is None or "batch_size" in question.pins or not is_one_of_many(share, environ):
+        return question, ()
+    reason = (
+        f"batch size {FALLBACK_BATCH_SIZE}, as each rank asks the service by itself, and one without an answer would "
+        "have another; give one, or call best_loader in a process group, where rank 0 asks for all"
+    )
+    return question.replace(pins={**question.pins, "batch_size": FALLBACK_BATCH_SIZE}), (reason,)
 
 
 def question_of(

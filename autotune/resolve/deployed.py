@@ -27,7 +27,7 @@ def is_available(config: LoaderConfig, forms: Collection[str] | None) -> bool:
 def deployed_archives(registry: Registry) -> Mapping[str, tuple[str, ...]]:
     """Give the studies that deploy each archive, by its name `<fingerprint>/<format>-<form>`.
 
-    Deployed is what the newest decision of a study names, for each dataset and class of machine.
+    A study deploys one configuration for each dataset and class of machine.
     """
     found: dict[str, list[str]] = {}
     for study in registry.studies():

@@ -18,6 +18,8 @@ LOCAL_RANKS_VARIABLE = "LOCAL_WORLD_SIZE"
 """What `torchrun` sets to the number of processes on this machine."""
 _TORCHRUN_VARIABLES = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE")
 """What `torchrun` sets in each process that it starts; other launchers give some of them another meaning."""
+_COUNTS_OF_RANKS = ("WORLD_SIZE", LOCAL_RANKS_VARIABLE)
+"""What launchers set to a number of processes that train together."""
 
 _REFUSED = "refused:"
 
@@ -65,6 +67,12 @@ def share_of(rank: int | None, world_size: int | None, *, environ: Mapping[str, 
 def in_process_group() -> bool:
     """Say whether this process trains together with others."""
     return torch.distributed.is_available() and torch.distributed.is_initialized() and _world_size() > 1
+
+
+def is_one_of_many(share: Share, environ: Mapping[str, str]) -> bool:
+    """Say whether other processes take part in the training, as far as anybody tells."""
+    told = [int(environ[name]) for name in _COUNTS_OF_RANKS if environ.get(name, "").isdecimal()]
+    return in_process_group() or max(share.world_size, *told, 1) > 1
 
 
 def ranks_on_node(environ: Mapping[str, str]) -> int:

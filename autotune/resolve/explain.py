@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autotune.advice import bottleneck_text
 from autotune.errors import RegistryError
 from autotune.home import home_folder
 from autotune.machine import machine_facts
 from autotune.registry import Registry, open_existing
-from autotune.resolve.advice import bottleneck_text
 from autotune.resolve.best import question_of
 from autotune.resolve.deployed import form_name
-from autotune.resolve.lookup import Question, answer, default_answer, storage_url
+from autotune.resolve.lookup import WAITS, Source, answer, default_answer, look_up, storage_url
 from autotune.resolve.pins import checked_pins
+from autotune.resolve.question import Question
+from autotune.resolve.remote import Remote
 from autotune.resolve.resolution import Match, Resolution
 from autotune.spec import DatasetFacts, Decision, Interval, TrialRecord
 from autotune.units import format_bytes, format_difference, format_rate
@@ -111,6 +113,9 @@ def explain(
         with open_existing(folder, url) as registry:
             return _explained(registry, question_of_study(registry, subject, fixed, environ=environ), folder)
     question = question_of(subject, fixed, study=study, consumer=consumer, environ=environ)
+    source = Source.of(home, environ)
+    if source.service is not None:
+        return _explained_by_service(source.service, question, source)
     try:
         with open_existing(folder, url) as registry:
             return _explained(registry, question, folder)
@@ -145,13 +150,15 @@ def best_of_study(
 def question_of_study(
     registry: Registry, name: str, pins: Mapping[str, Any], *, environ: Mapping[str, str] = os.environ
 ) -> Question:
-    """Ask for the dataset that a study last decided on, on this class of machine where it did.
+    """Ask for the dataset that a study deploys a configuration for, on this class of machine where it does.
 
     Raises:
-        RegistryError: The study has no decision.
+        RegistryError: The study deploys nothing.
     """
     machine = machine_facts(environ=environ)
     found = registry.candidates_of_study(name)
+    if not found and registry.decisions(name, limit=1):
+        raise RegistryError(f"study {name!r} deploys nothing {WAITS}")
     if not found:
         known = ", ".join(registry.studies()) or "none yet"
         raise RegistryError(f"study {name!r} has no decision in {registry.place}; it has these studies: {known}")
@@ -160,6 +167,14 @@ def question_of_study(
     dataset = DatasetFacts(type_name=newest.type_name, structure=newest.structure, length=newest.length)
     decision = registry.decision(newest.key)
     return Question(dataset=dataset if decision is None else decision.dataset, machine=machine, pins=pins, study=name)
+
+
+def _explained_by_service(service: Remote, question: Question, source: Source) -> Explanation:
+    """Explain as far as the service tells: it gives the decision, and keeps the records to itself."""
+    resolution = look_up(question, source)
+    decision = None if resolution.decision_key is None else service.decision(resolution.decision_key)
+    archive = None if decision is None else _archive(resolution, source.home)
+    return Explanation(resolution=resolution, decision=decision, archive=archive)
 
 
 def _explained(registry: Registry, question: Question, home: Path) -> Explanation:

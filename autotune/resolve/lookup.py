@@ -3,49 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from autotune.errors import RegistryError, SpecError
+from autotune.home import home_folder
 from autotune.registry import Candidate, Measured, Registry, open_existing
 from autotune.registry.engine import STORAGE_VARIABLE
 from autotune.registry.rows import CONFIG_FIELDS
 from autotune.resolve.deployed import deployed_archives, form_fields, form_name, is_available
+from autotune.resolve.question import Question
 from autotune.resolve.ranking import Choice, choose
+from autotune.resolve.remote import Remote
 from autotune.resolve.resolution import Resolution, warn_caller
 from autotune.resolve.settling import pins_to_look_up, settle, settle_default
-from autotune.spec import DatasetFacts, Decision, LoaderConfig, MachineFacts
+from autotune.spec import Decision, LoaderConfig
+
+WAITS = "for now: its decision waits for a review or was rolled back; autotune review list shows it"
+"""Why a study that was decided may have no answer, and the way out."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """Everything that an answer depends on, apart from the registry.
+class Source:
+    """Where answers come from.
 
     Attributes:
-        dataset: The dataset.
-        machine: The machine.
-        pins: Fields that the caller fixes, checked.
-        study: Only this study; None is any.
-        consumer: Only studies with this kind of consumer; None is any.
-        loader_class: Dotted path of the class that loads; None is torch's DataLoader.
-        archives: Archives that can be had, as `<format>-<form>`; None is any. Plain files always can.
-        ranks_on_node: Training processes that share the machine.
+        home: Home folder.
+        url: Address of the registry; None is the file in the home folder.
+        service: The service that is asked instead of a registry; None is none.
     """
 
-    dataset: DatasetFacts
-    machine: MachineFacts
-    pins: Mapping[str, Any]
-    study: str | None = None
-    consumer: str | None = None
-    loader_class: str | None = None
-    archives: frozenset[str] | None = None
-    ranks_on_node: int = 1
+    home: Path
+    url: str | None = None
+    service: Remote | None = None
 
-    @property
-    def streams(self) -> bool:
-        """Whether samples in the order of an archive are asked for."""
-        return self.pins.get("order") == "streaming"
+    @classmethod
+    def of(cls, home: str | Path | None, environ: Mapping[str, str]) -> Source:
+        """Give what the environment names, for one call of `best_loader` or `best_config`."""
+        return cls(home=home_folder(home, environ), url=storage_url(environ), service=Remote.of(environ))
 
 
 def storage_url(environ: Mapping[str, str]) -> str | None:
@@ -53,23 +48,27 @@ def storage_url(environ: Mapping[str, str]) -> str | None:
     return environ.get(STORAGE_VARIABLE) or None
 
 
-def look_up(question: Question, *, home: Path, url: str | None = None) -> Resolution:
-    """Answer from the registry, else with PyTorch's default.
+def look_up(question: Question, source: Source) -> Resolution:
+    """Answer from the service where there is one, else from the registry, else with PyTorch's default.
 
-    Warns with `AutotuneWarning` where the registry is missing, damaged or locked.
+    Warns with `AutotuneWarning` where the service is away, or the registry missing, damaged or locked.
     """
     try:
-        with open_existing(home, url) as registry:
+        if source.service is not None:
+            return source.service.answer(question, home=source.home)
+        with open_existing(source.home, source.url) as registry:
             return answer(registry, question)
     except (RegistryError, SpecError) as error:  # an address that makes no sense is a SpecError; pins were checked
         warn_caller(f"{error}. Going on with PyTorch's default configuration.")
         return default_answer(question, (str(error),))
 
 
-def deployed_names(home: Path, url: str | None = None) -> frozenset[str] | None:
+def deployed_names(source: Source) -> frozenset[str] | None:
     """Name the archives that are deployed, as `<fingerprint>/<format>-<form>`; None where nobody can tell."""
+    if source.service is not None:
+        return None
     try:
-        with open_existing(home, url) as registry:
+        with open_existing(source.home, source.url) as registry:
             return frozenset(deployed_archives(registry))
     except (RegistryError, SpecError):
         return None
@@ -124,6 +123,10 @@ def _chosen(registry: Registry, question: Question) -> tuple[Choice, Decision | 
         dataset.type_name, machine_class=machine.machine_class, length=dataset.length, study=study
     )
     choice, decision = _of_order(registry, found, question)
+    if choice.candidate is not None and choice.candidate.length != dataset.length:
+        taken_back = _taken_back(registry, question)
+        if taken_back is not None:
+            return taken_back, None
     if decision is not None:
         return choice, decision
     if choice.candidate is None:
@@ -133,8 +136,20 @@ def _chosen(registry: Registry, question: Question) -> tuple[Choice, Decision | 
             found = registry.candidates_of_study(study)
         choice = _choice(found, question)
     if choice.candidate is None:
-        return choice, None
+        idle = [name for name in registry.undeployed(dataset.type_name) if study in (None, name)]
+        reasons = tuple(f"study {name!r} deploys nothing {WAITS}" for name in idle)
+        return replace(choice, reasons=(*reasons, *(choice.reasons if found or not idle else ()))), None
     return choice, registry.decision(choice.candidate.key)
+
+
+def _taken_back(registry: Registry, question: Question) -> Choice | None:
+    """Answer with the default where that was chosen for this very length; what another length got is no answer then."""
+    dataset, machine = question.dataset, question.machine
+    found = registry.taken_back(dataset.type_name, machine_class=machine.machine_class, study=question.study)
+    chosen = _choice([one for one in found if one.length == dataset.length], question).candidate
+    if chosen is None:
+        return None
+    return Choice(candidate=None, match="default", reasons=(f"study {chosen.study!r} deploys nothing {WAITS}",))
 
 
 def _of_order(registry: Registry, found: list[Candidate], question: Question) -> tuple[Choice, Decision | None]:

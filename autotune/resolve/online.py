@@ -100,7 +100,7 @@ def online_loader(
     plain = best_loader(dataset, **arguments)
     machine = machine_facts(environ=environ)
 
-    def trial(base: Setting, batches: int) -> Trial:
+    def trial(base: Setting, batches: int, epoch_batches: int) -> Trial:
         cpus = max(1, machine.cpu_count // ranks_on_node(environ))
         here = machine.has_accelerator
         tried = proposed_settings(base, cpu_count=cpus, has_accelerator=here) if given is None else given
@@ -111,6 +111,7 @@ def online_loader(
             base,
             most_promising(rivals) if given is None else rivals,
             batches=batches,
+            epoch_batches=epoch_batches,
             segments=segments,
             segment_batches=segment_batches,
             seed=seed,

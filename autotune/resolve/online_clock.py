@@ -68,9 +68,10 @@ class SegmentClock:
 
     def arrive(self, samples: int, batch: Any) -> None:
         """Take the time when the batch is there."""
-        self.arrived_s.append(self.now())
+        now_s = self.now()
+        self.batch_bytes = max(self.batch_bytes, sample_nbytes(batch))  # first, as a batch of odd objects may raise
+        self.arrived_s.append(now_s)
         self.samples.append(samples)
-        self.batch_bytes = max(self.batch_bytes, sample_nbytes(batch))
 
     def end(self) -> None:
         """Take the time when nothing of the segment is left."""

@@ -45,7 +45,8 @@ class OnlineLoader(StandIn):
 
     Args:
         plain: The resolved loader, which is taken apart and never iterated.
-        trial: Asks for segments, given the resolved setting and the batches that there are; None tries nothing.
+        trial: Asks for segments, given the resolved setting, the batches that there are, and those of one epoch; None
+            tries nothing.
         epochs: Epochs in which settings are tried.
         worker_arguments: Arguments that torch takes with workers only.
         clock: Clock, in seconds.
@@ -54,7 +55,7 @@ class OnlineLoader(StandIn):
     def __init__(
         self,
         plain: DataLoader[Any],
-        trial: Callable[[Setting, int], Trial] | None,
+        trial: Callable[[Setting, int, int], Trial] | None,
         *,
         epochs: int = 1,
         worker_arguments: Mapping[str, Any] | None = None,
@@ -191,13 +192,13 @@ class OnlineLoader(StandIn):
                 "go on with the data and the batch size that the state was taken with"
             )
 
-    def _prepared(self, trial: Callable[[Setting, int], Trial] | None) -> Trial | None:
+    def _prepared(self, trial: Callable[[Setting, int, int], Trial] | None) -> Trial | None:
         batches = self._batches_told()
         if batches is None:
             why = "the sampler tells no length, so segments cannot be planned"
             self._settle(Verdict(setting=self._base, outcome="undecided", why=why))
             return None
-        made = None if trial is None else trial(self._base, self._epochs * batches)
+        made = None if trial is None else trial(self._base, self._epochs * batches, batches)
         if made is None or made.verdict is None:
             self._left_out = {} if made is None else made.left_out
             return made

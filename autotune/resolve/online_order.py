@@ -90,10 +90,17 @@ class Feed:
         """Give no further ones; those that were taken are still delivered."""
         self.finished = True
 
+    @property
+    def awaited(self) -> int:
+        """Samples of the first one that is pending."""
+        batch = self.pending[0]
+        return len(batch) if isinstance(batch, Sized) else 1
+
     def delivered(self) -> int:
         """Take note that the first one that is pending was delivered, and give its samples."""
-        batch = self.pending.popleft()
-        return len(batch) if isinstance(batch, Sized) else 1
+        samples = self.awaited
+        self.pending.popleft()
+        return samples
 
     def take_back(self) -> int:
         """Put what was not delivered back into the order, and give how many batches that are."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from autotune.constants import (
@@ -63,9 +63,12 @@ class Ask:
 class Plan:
     """Keeps account of the batches and segments that are left, and says what they pay for.
 
+    A segment runs within one epoch: what is left at the end of one pays for none that is longer.
+
     Args:
         base: The resolved setting.
         batches: Batches that segments may have, over all epochs in which settings are tried.
+        epoch_batches: Batches of one epoch; None is all of them in one.
         segments: Most segments; None is as many as it takes.
         window_batches: Batches of each window; None is what the first look found, or more.
 
@@ -73,10 +76,19 @@ class Plan:
         window_batches: Batches of the windows; None while they are not known.
     """
 
-    def __init__(self, base: Setting, *, batches: int, segments: int | None, window_batches: int | None) -> None:
+    def __init__(
+        self,
+        base: Setting,
+        *,
+        batches: int,
+        epoch_batches: int | None = None,
+        segments: int | None,
+        window_batches: int | None,
+    ) -> None:
         self.window_batches = window_batches
         self._base = base
         self._batches = batches
+        self._epoch_batches = max(1, batches if epoch_batches is None else epoch_batches)
         self._segments = segments
         self._fixed = window_batches is not None
 
@@ -105,7 +117,7 @@ class Plan:
         shortest = self.window_batches = self.window_batches or max(WINDOW_MIN_BATCHES, looked_batches)
         for longer in ONLINE_WINDOWS_LONGER if rivals and not self._fixed else ():
             self.window_batches = longer * shortest
-            if 2 * self._needed(rivals, ONLINE_BLOCKS_WANTED) <= self._batches:
+            if self._fit(self._pieces(rivals, ONLINE_BLOCKS_WANTED), self._batches // 2):
                 return self._within(rivals)
         self.window_batches = shortest
         return self._within(rivals)
@@ -117,7 +129,9 @@ class Plan:
             challengers: What runs in each block beside the resolved setting.
             gain: Ratio that one segment showed; None where there was none.
         """
-        paid = self._batches // sum(self._batches_of(one) for one in [self._base, *challengers])
+        size = sum(self._batches_of(one) for one in [self._base, *challengers])
+        whole, rest = divmod(self._batches, self._epoch_batches)
+        paid = whole * (self._epoch_batches // size) + rest // size
         if self._segments is not None:
             paid = min(paid, self._segments // (1 + len(challengers)))
         wanted = ONLINE_BLOCKS_WANTED
@@ -127,18 +141,32 @@ class Plan:
         return min(wanted, paid)
 
     def _within(self, rivals: Sequence[Setting]) -> list[Setting]:
-        for count in range(len(rivals), 0, -1):
-            first = list(rivals[:count])
+        base = self._batches_of(self._base)
+        # one whose pair is longer than an epoch would be waited for in every one of them, and keep others from running
+        pairable = [one for one in rivals if base + self._batches_of(one) <= self._epoch_batches]
+        for count in range(len(pairable), 0, -1):
+            first = pairable[:count]
             segments = (count if count > 1 else 0) + 2 * CONFIRM_PAIRS_MIN
             affordable = self._segments is None or segments <= self._segments
-            if affordable and self._needed(first, CONFIRM_PAIRS_MIN) <= self._batches:
+            if affordable and self._fit(self._pieces(first, CONFIRM_PAIRS_MIN), self._batches):
                 return first
         return []
 
-    def _needed(self, rivals: Sequence[Setting], blocks: int) -> int:
-        """Give the batches that it takes to try these settings, if the costliest of them comes to the blocks."""
+    def _pieces(self, rivals: Sequence[Setting], blocks: int) -> list[int]:
+        """Give the batches of the segments and pairs of trying these settings, if the costliest comes to the blocks."""
         each = [self._batches_of(one) for one in rivals]
-        return (sum(each) if len(each) > 1 else 0) + blocks * (self._batches_of(self._base) + max(each))
+        return (each if len(each) > 1 else []) + [self._batches_of(self._base) + max(each)] * blocks
+
+    def _fit(self, pieces: Iterable[int], batches: int) -> bool:
+        """Tell whether batches pay for pieces in this order: the rest of an epoch, then whole ones."""
+        whole, rest = divmod(batches, self._epoch_batches)
+        for piece in pieces:
+            if piece > rest:
+                whole, rest = whole - 1, self._epoch_batches
+            if whole < 0 or piece > rest:
+                return False
+            rest -= piece
+        return True
 
     def _batches_of(self, setting: Setting) -> int:
         return Ask(setting=setting, window_batches=self.window_batches).most or 0

@@ -99,7 +99,9 @@ class Segment:
             except StopIteration:
                 return
             with deaths_held(workers=self._workers):
-                self._clock.arrive(self._feed.delivered(), batch)
+                # the clock first: where it cannot tell the size of a batch, that one is read again like those behind it
+                self._clock.arrive(self._feed.awaited, batch)
+                self._feed.delivered()
                 self.delivered += 1
                 yield batch
                 batch = None  # while the next one is made, only the consumer may hold it

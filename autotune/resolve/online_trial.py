@@ -27,6 +27,7 @@ class Trial:
         base: The resolved setting.
         rivals: What is tried beside it, the most promising first; those that the batches do not pay for are left out.
         batches: Batches that segments may have, over all epochs in which settings are tried.
+        epoch_batches: Batches of one epoch, which each segment runs within; None is all of them in one.
         segments: Most segments; None is as many as it takes.
         segment_batches: Batches of each window; None is what the resolved setting loads in half a second, or more.
         seed: Seed of the order.
@@ -46,6 +47,7 @@ class Trial:
         rivals: Iterable[Setting],
         *,
         batches: int,
+        epoch_batches: int | None = None,
         segments: int | None = None,
         segment_batches: int | None = None,
         seed: int = 0,
@@ -58,7 +60,9 @@ class Trial:
         self.verdict: Verdict | None = None
         self._rivals = list(rivals)
         self._refuses = refuses
-        self._plan = Plan(base, batches=batches, segments=segments, window_batches=segment_batches)
+        self._plan = Plan(
+            base, batches=batches, epoch_batches=epoch_batches, segments=segments, window_batches=segment_batches
+        )
         self._random = random.Random(seed)  # noqa: S311 (no secret)
         self._batch_bytes = 0
         self._challengers: list[Setting] = []

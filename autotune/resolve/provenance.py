@@ -14,6 +14,7 @@ from autotune.home import home_folder
 from autotune.registry import open_existing
 from autotune.resolve.lookup import storage_url
 from autotune.resolve.resolution import Resolution
+from autotune.spec import Decision, TrialRecord
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ def trial_of(
         environ: Environment.
 
     Returns:
-        None where the configuration that is served was not measured as it is, or the registry cannot tell.
+        None where the configuration that is served was not measured as it is, under the circumstances of the decision,
+        or the registry cannot tell.
     """
     if resolution.decision_key is None or resolution.study is None:
         return None
@@ -54,14 +56,31 @@ def trial_of(
     except (RegistryError, SpecError) as error:
         _LOG.info("the trial behind the loader is not known: %s", error)
         return None
-    accelerated = decision is not None and decision.machine.has_accelerator
+    if decision is None:
+        return None
+    accelerated = decision.machine.has_accelerator
     served = resolution.config.canonical(has_accelerator=accelerated)
     measured = [
         record
         for record in records
-        if record.measurement is not None and record.config.canonical(has_accelerator=accelerated) == served
+        if _is_alike(record, decision) and record.config.canonical(has_accelerator=accelerated) == served
     ]
     return max(measured, key=lambda record: record.started_at).key if measured else None
+
+
+def _is_alike(record: TrialRecord, decision: Decision) -> bool:
+    """Tell whether a trial measured something under the circumstances that a decision rests on.
+
+    A study of one name may have run on several machines, on data that grew, and with other steps.
+    """
+    return (
+        record.measurement is not None
+        and record.machine is not None
+        and record.machine.machine_class == decision.machine.machine_class
+        and record.workload.digest() == decision.workload.digest()
+        and record.dataset is not None
+        and record.dataset.digest() == decision.dataset.digest()
+    )
 
 
 __all__ = ["note_resolution", "resolution_of", "trial_of"]

@@ -1,7 +1,9 @@
 """Frozen values with one JSON form: everything that is stored or sent."""
 
+from autotune.spec.access_token import AccessToken, Scope
 from autotune.spec.base import SCHEMA_VERSION, Value
 from autotune.spec.config import STORED_FORMS, LoaderConfig
+from autotune.spec.deployment import Action, DecisionEvent, Deployment, WaitingDecision
 from autotune.spec.events import (
     Counts,
     MemorySummary,
@@ -15,6 +17,7 @@ from autotune.spec.events import (
     TrialFinished,
 )
 from autotune.spec.facts import DatasetFacts, Inspection, MachineFacts
+from autotune.spec.lease import Lease
 from autotune.spec.measurement import (
     ArchiveUse,
     CacheUse,
@@ -27,7 +30,9 @@ from autotune.spec.measurement import (
     Phases,
     Window,
 )
+from autotune.spec.nightly import NightlyReport, NightOutcome, Pruned, StudyNight, Task
 from autotune.spec.profile import Bottleneck, Bound, Headroom, Line, Profile
+from autotune.spec.queued_study import QueuedStudy, QueueState
 from autotune.spec.record import Decision, Outcome, TrialRecord, TrialRequest
 from autotune.spec.study import Budget, SpaceSpec, StudySpec
 from autotune.spec.workload import Consumer, DatasetSource, MemoryLimit, Workload
@@ -35,6 +40,8 @@ from autotune.spec.workload import Consumer, DatasetSource, MemoryLimit, Workloa
 __all__ = [
     "SCHEMA_VERSION",
     "STORED_FORMS",
+    "AccessToken",
+    "Action",
     "ArchiveUse",
     "Bottleneck",
     "Bound",
@@ -45,11 +52,14 @@ __all__ = [
     "DatasetFacts",
     "DatasetSource",
     "Decision",
+    "DecisionEvent",
+    "Deployment",
     "Failure",
     "FailureKind",
     "Headroom",
     "Inspection",
     "Interval",
+    "Lease",
     "Line",
     "LoaderConfig",
     "MachineFacts",
@@ -57,23 +67,32 @@ __all__ = [
     "MemoryLimit",
     "MemorySummary",
     "MemoryUse",
+    "NightOutcome",
+    "NightlyReport",
     "Outcome",
     "PageCacheState",
     "PhaseStarted",
     "Phases",
     "Preparing",
     "Profile",
+    "Pruned",
+    "QueueState",
+    "QueuedStudy",
     "Rates",
+    "Scope",
     "SpaceSpec",
     "StudyEnded",
     "StudyListener",
+    "StudyNight",
     "StudySpec",
     "StudyStarted",
     "StudySummary",
+    "Task",
     "TrialFinished",
     "TrialRecord",
     "TrialRequest",
     "Value",
+    "WaitingDecision",
     "Window",
     "Workload",
 ]

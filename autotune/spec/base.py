@@ -40,7 +40,7 @@ class Value(BaseModel):
         """
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SpecError(f"{cls.__name__} must be a JSON document: {error}") from error
         if not isinstance(document, dict):
             raise SpecError(f"{cls.__name__} must be a JSON object, got {type(document).__name__}")

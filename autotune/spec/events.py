@@ -123,6 +123,7 @@ class StudySummary(Value):
 
     Attributes:
         study: Name.
+        decision_key: Key of the decision.
         outcome: What it came to.
         best: The configuration that was chosen.
         default: PyTorch's default at the same batch size.
@@ -143,6 +144,7 @@ class StudySummary(Value):
     """
 
     study: str
+    decision_key: str
     outcome: Outcome
     best: LoaderConfig
     default: LoaderConfig

@@ -25,6 +25,7 @@ class MachineFacts(Value):
         accelerator_memory_bytes: Memory of the first one.
         environment: `local`, `docker`, `kubernetes`, `slurm`, `colab` or `kaggle`.
         versions: Versions of Python, torch, numpy and the reading libraries.
+        driver: Version of the accelerator's driver; None where there is none, or none that tells.
     """
 
     host: str
@@ -38,6 +39,7 @@ class MachineFacts(Value):
     accelerator_memory_bytes: int | None = None
     environment: str = "local"
     versions: Mapping[str, str] = {}
+    driver: str | None = None
 
     @property
     def has_accelerator(self) -> bool:

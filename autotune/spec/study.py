@@ -12,6 +12,8 @@ from autotune.spec.config import STORED_FORMS, CacheName, Order, StoredForm
 from autotune.spec.workload import DEVICE_PATTERN, Consumer, DatasetSource, MemoryLimit, Workload, check_dotted_path
 from autotune.units import parse_seconds
 
+Promotion = Literal["automatic", "review"]
+
 
 def _read_dataset(value: Any) -> Any:
     if isinstance(value, str):
@@ -142,6 +144,8 @@ class StudySpec(Value):
         time_cap_s: Longest time in timed windows of one trial of the search.
         confirm_time_cap_s: The same for the runs that decide.
         trial_timeout_s: Longest life of one trial's process.
+        promotion: `automatic` deploys what is faster beyond noise; with `review` another configuration than the one
+            that is served waits for a person.
     """
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -162,6 +166,7 @@ class StudySpec(Value):
     time_cap_s: float = Field(default=2.0, gt=0, strict=True)
     confirm_time_cap_s: float = Field(default=3.0, gt=0, strict=True)
     trial_timeout_s: float = Field(default=300.0, gt=0, strict=True)
+    promotion: Promotion = "automatic"
 
     @field_validator("loader_class")
     @classmethod

@@ -76,6 +76,7 @@ _WAYS_OUT: Mapping[KeyPath, str] = {
     ("time_cap_s",): "write seconds such as 2.0",
     ("confirm_time_cap_s",): "write seconds such as 3.0",
     ("trial_timeout_s",): "write seconds such as 300",
+    ("promotion",): "write automatic or review",
 }
 """What to write instead, by the nearest key."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from autotune.constants import REMEMBERED_CONFIGS
 from autotune.spec import LoaderConfig, MachineFacts, TrialRecord
 from autotune.study.setting import Setting
 
@@ -13,7 +14,11 @@ def interrupted_records(setting: Setting) -> list[TrialRecord]:
     decided = [decision.decided_at for decision in setting.store.decisions(setting.spec.name)]
     last = max(decided, default=None)
     records = setting.store.records(setting.spec.name)
-    return [record for record in records if _same(record, setting) and (last is None or record.started_at > last)]
+    return [
+        record
+        for record in records
+        if _counts(record, setting) and _same(record, setting) and (last is None or record.started_at > last)
+    ]
 
 
 def known_records(setting: Setting, earlier: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -26,20 +31,41 @@ def known_records(setting: Setting, earlier: Sequence[TrialRecord]) -> list[Tria
     return [
         record
         for record in setting.store.records(setting.spec.name)
-        if _same(record, setting)
+        if _counts(record, setting)
+        and _same(record, setting)
         and (record.failure is None or record.failure.kind == "device_memory" or record.key in kept)
         and not (record.failure is not None and record.failure.kind == "budget")  # this run's may be a longer one
     ]
 
 
 def deployed_config(setting: Setting) -> LoaderConfig | None:
-    """Give what the newest decision for this workload and machine deploys, if it is still possible."""
-    for decision in setting.store.decisions(setting.spec.name):
+    """Give what is deployed for this workload and machine, if it is still possible."""
+    for decision in setting.store.deployed_decisions(setting.spec.name):
         same = decision.machine.machine_class == setting.inspection.machine.machine_class
         same = same and decision.dataset == setting.inspection.dataset
-        if same and decision.workload == setting.spec.workload and decision.outcome == "gain":
+        same = same and decision.workload == setting.spec.workload
+        # newer evidence that was noisier, as `undecided`, keeps a configuration deployed as well as a gain does
+        if same and decision.outcome != "nothing_feasible" and decision.config != decision.default:
             return decision.config if decision.config in setting.space.points else None
     return None
+
+
+def remembered_configs(setting: Setting) -> list[LoaderConfig]:
+    """Give what was fastest before the time from which records count, fastest first: worth measuring again."""
+    since = setting.known_since
+    if since is None:
+        return []
+    rates = {
+        record.config: record.measurement.samples_per_s
+        for record in setting.store.records(setting.spec.name)
+        if record.started_at < since and record.measurement is not None and _same(record, setting)
+    }
+    return sorted(rates, key=lambda config: rates[config], reverse=True)[:REMEMBERED_CONFIGS]
+
+
+def _counts(record: TrialRecord, setting: Setting) -> bool:
+    """Whether a record is new enough to stand in for a run."""
+    return setting.known_since is None or record.started_at >= setting.known_since
 
 
 def _same(record: TrialRecord, setting: Setting) -> bool:

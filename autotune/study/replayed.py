@@ -20,6 +20,7 @@ from autotune.spec import (
     TrialFinished,
     TrialRecord,
 )
+from autotune.spec.study import Promotion
 from autotune.study.optuna_store import sampler
 from autotune.study.run import run_study
 from autotune.study.setting import Setting
@@ -49,13 +50,15 @@ class RecordsInMemory:
         """Give the records of a study in order of their start."""
         return [record for record in self._records.values() if record.study == study]
 
-    def save_decision(self, decision: Decision) -> None:
+    def save_decision(self, decision: Decision, *, promotion: Promotion) -> None:  # noqa: ARG002  (nobody reviews here)
         """Keep a decision."""
         self._decisions[decision.key] = decision
 
     def decisions(self, study: str) -> Sequence[Decision]:
         """Give the decisions of a study, newest first."""
         return [decision for decision in reversed(self._decisions.values()) if decision.study == study]
+
+    deployed_decisions = decisions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,9 +57,9 @@ def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
     runs = Runs(setting, ledger, started)
     _tell_again(setting, earlier)
     decision = _Phases(study, runs, spent=sum(1 for record in earlier if not is_predicted(record))).decide()
-    setting.store.save_decision(decision)
+    event = setting.store.save_decision(decision, promotion=setting.spec.promotion)
     setting.notify("on_decision", decision)
-    summary = summarise(setting, runs, decision=decision, wall_s=setting.clock() - begun)
+    summary = summarise(setting, runs, decision=decision, event=event, wall_s=setting.clock() - begun)
     setting.notify("on_end", StudyEnded(run_key=setting.run_key, summary=summary))
     return summary
 

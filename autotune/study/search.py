@@ -18,6 +18,7 @@ from autotune.constants import (
 )
 from autotune.space import PRIORS
 from autotune.spec import LoaderConfig, TrialRecord
+from autotune.study.earlier import remembered_configs
 from autotune.study.forecast import Forecast
 from autotune.study.guesses import Guesses
 from autotune.study.optuna_store import KEY
@@ -54,6 +55,7 @@ class Search:
         setting = self.setting
         machine = setting.inspection.machine
         suggested = [(config, "deployed or default") for config in first]
+        suggested += [(config, "fastest before") for config in remembered_configs(setting)]
         suggested += [(config, "estimate") for config in self.guesses.first()]
         suggested += [(prior.config(machine, machine.memory_bytes), prior.name) for prior in PRIORS]
         queued = set(self.ledger.known())

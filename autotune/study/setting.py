@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from autotune.constants import TIME_CAP_MIN_S, TIME_CAP_SHARE
 from autotune.space import Space
 from autotune.spec import (
     Decision,
+    DecisionEvent,
     Inspection,
     LoaderConfig,
     StudyListener,
@@ -21,6 +23,7 @@ from autotune.spec import (
     TrialRequest,
 )
 from autotune.spec.record import Phase
+from autotune.spec.study import Promotion
 from autotune.study.limits import limit_bytes
 from autotune.trial import TrialRunner
 
@@ -36,11 +39,14 @@ class RecordStore(Protocol):
     def records(self, study: str) -> Sequence[TrialRecord]:
         """Give the records of a study in order of their start."""
 
-    def save_decision(self, decision: Decision) -> None:
-        """Keep a decision."""
+    def save_decision(self, decision: Decision, *, promotion: Promotion) -> DecisionEvent | None:
+        """Keep a decision, and say what became of it where that is known."""
 
     def decisions(self, study: str) -> Sequence[Decision]:
         """Give the decisions of a study, newest first."""
+
+    def deployed_decisions(self, study: str) -> Sequence[Decision]:
+        """Give the decisions of a study that are deployed, newest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +67,8 @@ class Setting:
         cache_limit_bytes: Most bytes of all disk caches together; None is no limit.
         kept_archives: Archives that are never removed for room, as `<fingerprint>/<format>-<form>`.
         payload_path: cloudpickle file of objects without a dotted path.
+        known_since: Records from before this time have to be measured again, as something has changed; None has all
+            of them count.
         clock: Monotonic seconds.
     """
 
@@ -77,6 +85,7 @@ class Setting:
     kept_archives: tuple[str, ...] = ()
     listeners: Sequence[StudyListener] = ()
     payload_path: Path | None = None
+    known_since: datetime | None = None
     clock: Callable[[], float] = field(default=time.monotonic)
 
     @property

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autotune.spec import Decision, MemorySummary, Rates, StudySummary, TrialRecord
+from autotune.spec import Decision, DecisionEvent, MemorySummary, Rates, StudySummary, TrialRecord
 from autotune.study.ledger import Ledger
 from autotune.study.runs import Runs
 from autotune.study.setting import Setting
 
 
-def summarise(setting: Setting, runs: Runs, *, decision: Decision, wall_s: float) -> StudySummary:
+def summarise(
+    setting: Setting, runs: Runs, *, decision: Decision, event: DecisionEvent | None, wall_s: float
+) -> StudySummary:
     """Put together how a run ended.
 
     Args:
         setting: The run.
         runs: What was measured in it, in all phases.
         decision: What it came to.
+        event: What became of the decision; None where nobody knows.
         wall_s: Wall time of this run.
     """
     ledger = runs.ledger
     return StudySummary(
         study=setting.spec.name,
+        decision_key=decision.key,
         outcome=decision.outcome,
         best=decision.config,
         default=decision.default,
@@ -38,8 +42,16 @@ def summarise(setting: Setting, runs: Runs, *, decision: Decision, wall_s: float
         batch_size_gain=decision.batch_size_gain,
         break_even_epochs=_break_even_epochs(ledger, decision),
         why=decision.why,
-        notes=(*decision.notes, *_notes(setting, runs.records)),
+        notes=(*_waiting(event), *decision.notes, *_notes(setting, runs.records)),
     )
+
+
+def _waiting(event: DecisionEvent | None) -> tuple[str, ...]:
+    """Say that a person has to decide, where one has."""
+    if event is None or event.action != "waiting":
+        return ()
+    way_out = f"autotune review approve {event.decision_key[:8]} deploys it"
+    return (f"this configuration is not deployed yet, as {event.reason}: {way_out}",)
 
 
 def _overhead_share(records: Sequence[TrialRecord]) -> float | None:

@@ -1,4 +1,7 @@
-"""Figures of a study, drawn from its records alone; plotly is imported when the first one is drawn."""
+"""Figures of a study, drawn from records and decision alone; plotly is imported when the first one is drawn.
+
+MLflow, optuna-dashboard and the report show the same ones.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +9,44 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from autotune.spec import Measurement, TrialRecord
+from autotune.spec import Decision, Measurement, TrialRecord
+from autotune.tracking.decision_figures import confirm_runs, stage_breakdown
+from autotune.tracking.drawing import (
+    FAILED,
+    MEASURED,
+    RATE,
+    REFUSED,
+    STOPPED,
+    hover,
+    in_order,
+    measured_rows,
+    number_of,
+    styled,
+)
 from autotune.units import MIB
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _PARAMETERS = ("batch_size", "num_workers", "prefetch_factor", "pin_memory", "cache", "archive", "stored", "decoder")
-_RATE = "samples/s"
 _PANELS_ACROSS = 3
-_MEASURED, _STOPPED, _REFUSED, _FAILED = "#2a6fb0", "#9ab7d3", "#d1495b", "#8d6a9f"
+_PANEL_HEIGHT, _PANEL_GAP = 240, 80
+"""Pixels of one row of panels, and between two."""
 
 
-def study_figures(records: Sequence[TrialRecord]) -> dict[str, Figure]:
+def study_figures(records: Sequence[TrialRecord], decision: Decision | None = None) -> dict[str, Figure]:
     """Draw every figure of a study, by its identifier.
 
     Args:
-        records: Records of the search, infeasible and failed ones included.
+        records: Records of one workload on one class of machine; those of the search are drawn as trials, those that
+            confirm as what the decision rests on.
+        decision: What they came to; None where they have not yet.
     """
-    return {identifier: draw(records) for identifier, draw in FIGURES.items()}
-
-
-def figures_page(figures: Mapping[str, Figure], *, title: str) -> str:
-    """Put figures into one HTML page that needs no network."""
-    parts = [
-        figure.to_html(full_html=False, include_plotlyjs=(number == 0), div_id=identifier)
-        for number, (identifier, figure) in enumerate(figures.items())
-    ]
-    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title></head><body>'
-    return "\n".join([head, *parts, "</body></html>"])
+    trials = [record for record in records if record.phase == "search"]
+    figures = {identifier: draw(trials) for identifier, draw in FIGURES.items()}
+    if decision is not None:
+        figures |= {identifier: draw(records, decision) for identifier, draw in DECISION_FIGURES.items()}
+    return figures
 
 
 def throughput_by_parameter(records: Sequence[TrialRecord]) -> Figure:
@@ -42,29 +54,32 @@ def throughput_by_parameter(records: Sequence[TrialRecord]) -> Figure:
     from plotly import graph_objects
     from plotly.subplots import make_subplots
 
-    measured = _measured(records)
+    measured = measured_rows(records)
     varied = [name for name in _PARAMETERS if len({_value(record, name) for record, _ in measured}) > 1]
     if not varied:
-        return _styled(graph_objects.Figure(), "Throughput against each parameter (none was varied)", y=_RATE)
+        return styled(graph_objects.Figure(), "Throughput against each parameter (none was varied)", y=RATE)
     across = min(_PANELS_ACROSS, len(varied))
     down = -(-len(varied) // across)
-    figure = make_subplots(rows=down, cols=across, shared_yaxes=True, subplot_titles=varied)
+    height = _PANEL_HEIGHT * down + 120
+    figure = make_subplots(
+        rows=down, cols=across, shared_yaxes=True, subplot_titles=varied, vertical_spacing=_PANEL_GAP / height
+    )
     for number, name in enumerate(varied):
         place = {"row": number // across + 1, "col": number % across + 1}
         rows = _sorted_by(measured, name)
         trace = graph_objects.Scatter(
             x=[_value(record, name) for record, _ in rows],
             y=[measurement.samples_per_s for _, measurement in rows],
-            text=[_hover(record) for record, _ in rows],
+            text=[hover(record) for record, _ in rows],
             mode="markers",
-            marker={"color": _MEASURED, "opacity": 0.7},
+            marker={"color": MEASURED, "opacity": 0.7},
             showlegend=False,
         )
         figure.add_trace(trace, **place)
         figure.update_xaxes(type="category", **place)
     # formats and caches differ by factors of ten to a hundred, which a linear axis hides
     figure.update_yaxes(type="log")
-    return _styled(figure, "Throughput against each parameter", y=_RATE)
+    return styled(figure, "Throughput against each parameter", y=RATE, height=height)
 
 
 def trial_history(records: Sequence[TrialRecord]) -> Figure:
@@ -72,15 +87,15 @@ def trial_history(records: Sequence[TrialRecord]) -> Figure:
     from plotly import graph_objects
 
     figure = graph_objects.Figure()
-    positions = {record.key: position for position, record in enumerate(_in_order(records), start=1)}
-    for name, colour, stopped in (("measured", _MEASURED, False), ("stopped early", _STOPPED, True)):
-        rows = [row for row in _measured(records) if (row[1].stopped == "futility") == stopped]
+    positions = {record.key: position for position, record in enumerate(in_order(records), start=1)}
+    for name, colour, stopped in (("measured", MEASURED, False), ("stopped early", STOPPED, True)):
+        rows = [row for row in measured_rows(records) if (row[1].stopped == "futility") == stopped]
         noise = [(m.steady.high - m.steady.low) / 2 * m.samples_per_s / m.steady.mean for _, m in rows]
         figure.add_scatter(
             x=[positions[record.key] for record, _ in rows],
             y=[m.samples_per_s for _, m in rows],
             error_y={"type": "data", "array": noise, "thickness": 1},
-            text=[_hover(record) for record, _ in rows],
+            text=[hover(record) for record, _ in rows],
             mode="markers",
             name=name,
             marker={"color": colour},
@@ -91,10 +106,10 @@ def trial_history(records: Sequence[TrialRecord]) -> Figure:
         y=[rate for _, rate in best],
         mode="lines",
         name="best so far",
-        line={"shape": "hv", "color": _MEASURED, "dash": "dot"},
+        line={"shape": "hv", "color": MEASURED, "dash": "dot"},
     )
     _add_unmeasured(figure, records, x=lambda record: positions[record.key], y=lambda _: 0.0)
-    return _styled(figure, "Trials in order, with 95 % intervals", x="trial", y=_RATE)
+    return styled(figure, "Trials in order, with 95 % intervals", x="trial", y=RATE)
 
 
 def memory_by_batch_size(records: Sequence[TrialRecord]) -> Figure:
@@ -104,16 +119,16 @@ def memory_by_batch_size(records: Sequence[TrialRecord]) -> Figure:
     figure = graph_objects.Figure()
     rows = [
         (record, measured.memory.device_peak_bytes)
-        for record, measured in _measured(records)
+        for record, measured in measured_rows(records)
         if measured.memory.device_peak_bytes is not None
     ]
     figure.add_scatter(
         x=[record.config.batch_size for record, _ in rows],
         y=[peak / MIB for _, peak in rows],
-        text=[_hover(record) for record, _ in rows],
+        text=[hover(record) for record, _ in rows],
         mode="markers",
         name="measured",
-        marker={"color": _MEASURED},
+        marker={"color": MEASURED},
     )
     limit = max((limit for record in records if (limit := _limit(record))), default=None)
     over = [record for record in records if record.failure and record.failure.infeasible]
@@ -124,8 +139,8 @@ def memory_by_batch_size(records: Sequence[TrialRecord]) -> Figure:
         y=lambda record: (_peak(record) or limit or 0) / MIB,
     )
     if limit is not None:
-        figure.add_hline(y=limit / MIB, line={"color": _REFUSED, "dash": "dash"}, annotation_text="limit")
-    return _styled(figure, "Device memory against batch size", x="batch size", y="peak MiB")
+        figure.add_hline(y=limit / MIB, line={"color": REFUSED, "dash": "dash"}, annotation_text="limit")
+    return styled(figure, "Device memory against batch size", x="batch size", y="peak MiB")
 
 
 def phase_breakdown(records: Sequence[TrialRecord]) -> Figure:
@@ -133,8 +148,8 @@ def phase_breakdown(records: Sequence[TrialRecord]) -> Figure:
     from plotly import graph_objects
 
     figure = graph_objects.Figure()
-    rows = _measured(records)
-    names = [_number(record) for record, _ in rows]
+    rows = measured_rows(records)
+    names = [number_of(record) for record, _ in rows]
     known = [0.0] * len(rows)
     for phase in ("archive_build_s", "build_s", "cache_fill_s", "page_cache_s", "ramp_s", "measured_s"):
         seconds = [float(getattr(measured.phases, phase)) for _, measured in rows]
@@ -144,14 +159,14 @@ def phase_breakdown(records: Sequence[TrialRecord]) -> Figure:
     figure.add_bar(x=names, y=other, name="other")
     figure.update_layout(barmode="stack")
     figure.update_xaxes(type="category")
-    return _styled(figure, "Where the time of each trial went", x="trial", y="seconds")
+    return styled(figure, "Where the time of each trial went", x="trial", y="seconds")
 
 
 def rate_against_memory(records: Sequence[TrialRecord]) -> Figure:
     """Draw the rate against host memory, coloured by workers: what more speed costs."""
     from plotly import graph_objects
 
-    rows = [(record, measured) for record, measured in _measured(records) if measured.memory.host_pss_bytes]
+    rows = [(record, measured) for record, measured in measured_rows(records) if measured.memory.host_pss_bytes]
     best = sorted(rows, key=lambda row: (row[1].memory.host_pss_bytes or 0, -row[1].samples_per_s))
     front, top = [], 0.0
     for record, measured in best:
@@ -164,22 +179,21 @@ def rate_against_memory(records: Sequence[TrialRecord]) -> Figure:
         y=[measured.samples_per_s for _, measured in front],
         mode="lines",
         name="nothing is faster with less",
-        line={"color": _STOPPED, "shape": "hv"},
+        line={"color": STOPPED, "shape": "hv"},
     )
     figure.add_scatter(
         x=[(measured.memory.host_pss_bytes or 0) / MIB for _, measured in rows],
         y=[measured.samples_per_s for _, measured in rows],
-        text=[_hover(record) for record, _ in rows],
+        text=[hover(record) for record, _ in rows],
         mode="markers",
         name="trials",
         marker={
             "color": [record.config.num_workers for record, _ in rows],
             "colorscale": "Viridis",
-            "colorbar": {"title": "workers"},
+            "colorbar": {"title": "workers", "tickvals": sorted({record.config.num_workers for record, _ in rows})},
         },
     )
-    figure.update_layout(legend={"orientation": "h"})
-    return _styled(figure, "Throughput against host memory and workers", x="host memory in MiB", y=_RATE)
+    return styled(figure, "Throughput against host memory and workers", x="host memory in MiB", y=RATE)
 
 
 FIGURES: Mapping[str, Callable[[Sequence[TrialRecord]], Any]] = {
@@ -189,7 +203,13 @@ FIGURES: Mapping[str, Callable[[Sequence[TrialRecord]], Any]] = {
     "phase-breakdown": phase_breakdown,
     "rate-against-memory": rate_against_memory,
 }
-"""Every figure by the identifier under which it is replaced on the next run."""
+"""Every figure of trials by the identifier under which it is replaced on the next run."""
+
+DECISION_FIGURES: Mapping[str, Callable[[Sequence[TrialRecord], Decision], Any]] = {
+    "confirm-runs": confirm_runs,
+    "stage-breakdown": stage_breakdown,
+}
+"""Every figure of a decision, likewise."""
 
 
 def _add_unmeasured(
@@ -199,29 +219,21 @@ def _add_unmeasured(
     x: Callable[[TrialRecord], float],
     y: Callable[[TrialRecord], float],
 ) -> None:
-    for name, colour, infeasible in (("infeasible", _REFUSED, True), ("failed", _FAILED, False)):
+    for name, colour, infeasible in (("infeasible", REFUSED, True), ("failed", FAILED, False)):
         rows = [record for record in records if record.failure and record.failure.infeasible == infeasible]
         figure.add_scatter(
             x=[x(record) for record in rows],
             y=[y(record) for record in rows],
-            text=[_hover(record) for record in rows],
+            text=[hover(record) for record in rows],
             mode="markers",
             name=name,
             marker={"color": colour, "symbol": "x"},
         )
 
 
-def _measured(records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, Measurement]]:
-    return [(record, record.measurement) for record in _in_order(records) if record.measurement is not None]
-
-
-def _in_order(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    return sorted(records, key=lambda record: (record.started_at, record.key))
-
-
 def _running_best(records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, float]]:
     best, line = 0.0, []
-    for record, measured in _measured(records):
+    for record, measured in measured_rows(records):
         best = max(best, measured.samples_per_s)
         line.append((record, best))
     return line
@@ -229,7 +241,7 @@ def _running_best(records: Sequence[TrialRecord]) -> list[tuple[TrialRecord, flo
 
 def _value(record: TrialRecord, name: str) -> str:
     value = getattr(record.config, name)
-    return "default" if value is None else str(value)
+    return "default" if value is None else escape(str(value))
 
 
 def _sorted_by(rows: list[tuple[TrialRecord, Measurement]], name: str) -> list[tuple[TrialRecord, Measurement]]:
@@ -238,16 +250,6 @@ def _sorted_by(rows: list[tuple[TrialRecord, Measurement]], name: str) -> list[t
         return (float(value), "") if isinstance(value, int | float) else (-1.0, str(value))
 
     return sorted(rows, key=order)
-
-
-def _number(record: TrialRecord) -> str:
-    return record.key[:6] if record.number is None else str(record.number)
-
-
-def _hover(record: TrialRecord) -> str:
-    """Write what a point is; plotly renders markup, which messages must not be."""
-    failure = "" if record.failure is None else f"<br>{record.failure.kind}: {escape(record.failure.message[:200])}"
-    return f"{record.phase} {_number(record)}: {escape(record.config.label())}{failure}"
 
 
 def _limit(record: TrialRecord) -> int | None:
@@ -264,11 +266,3 @@ def _memory(record: TrialRecord) -> Any:
     if record.measurement is not None:
         return record.measurement.memory
     return record.failure.memory if record.failure else None
-
-
-def _styled(figure: Any, title: str, *, x: str | None = None, y: str) -> Any:
-    figure.update_layout(title=title, template="plotly_white", height=420)
-    if x is not None:
-        figure.update_xaxes(title_text=x)
-    figure.layout.yaxis.title.text = y
-    return figure

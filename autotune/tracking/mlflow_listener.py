@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -22,8 +21,9 @@ from autotune.spec import (
 )
 from autotune.tracking.breaker import Breaker
 from autotune.tracking.mlflow_client import is_refusal, mlflow_installed, open_client, quiet_mlflow
-from autotune.tracking.mlflow_runs import RecordsOf, RunWriter
+from autotune.tracking.mlflow_runs import RunWriter
 from autotune.tracking.outbox import Outbox, PendingRow, Telling, TellingKind
+from autotune.tracking.report.evidence import EvidenceStore
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ class MlflowListener:
         outbox: Keeps rows until they were told.
         tracking_uri: MLflow's tracking URI.
         artifact_root: Folder of artifacts, used where no server keeps them; None is MLflow's own choice.
-        records: Gives the records of a study, for the figures; None leaves them out.
+        evidence: Where the report finds what it rests on; None leaves the report out.
+        address: Address of the service whose pages are linked to; None links to nothing.
         drain_s: Time for a drain after each trial; 0 leaves draining to the caller.
         rest_s: How long MLflow is left alone after a failure.
         clock: Monotonic seconds.
@@ -67,7 +68,8 @@ class MlflowListener:
         *,
         tracking_uri: str,
         artifact_root: Path | None = None,
-        records: RecordsOf | None = None,
+        evidence: EvidenceStore | None = None,
+        address: str | None = None,
         drain_s: float = DRAIN_S,
         rest_s: float = REST_S,
         clock: Callable[[], float] = time.monotonic,
@@ -76,7 +78,8 @@ class MlflowListener:
         self._outbox = outbox
         self._tracking_uri = tracking_uri
         self._artifact_root = artifact_root
-        self._records = records
+        self._evidence = evidence
+        self._address = address
         self._drain_s = drain_s
         self._clock = clock
         self._now = now
@@ -86,13 +89,13 @@ class MlflowListener:
         self._told_absent = False
         self._run_key = ""
         self._study = ""
-        self._trial_keys: list[str] = []
+        self._decision_key = ""
 
     # Events
 
     def on_start(self, event: StudyStarted) -> None:
         """Note what is studied."""
-        self._run_key, self._study, self._trial_keys = event.run_key, event.spec.name, []
+        self._run_key, self._study, self._decision_key = event.run_key, event.spec.name, ""
         self._add("start", event)
 
     def on_preparing(self, event: Preparing) -> None:
@@ -113,21 +116,20 @@ class MlflowListener:
     def on_trial(self, event: TrialFinished) -> None:
         """Note a trial, and use the time between trials to send what is pending."""
         self._run_key, self._study = event.run_key, event.record.study
-        self._trial_keys.append(event.record.key)
         self._add("trial", event.record, key=event.record.key)
         if self._drain_s > 0:
             self.drain(self._drain_s)
 
     def on_decision(self, decision: Decision) -> None:
         """Note the decision."""
-        self._study = decision.study
+        self._study, self._decision_key = decision.study, decision.key
         self._add("decision", decision, key=decision.key)
 
     def on_end(self, event: StudyEnded) -> None:
         """Note the end, and try once more to send everything."""
         self._run_key, self._study = event.run_key, event.summary.study
-        if self._records is not None and self._trial_keys:
-            self._add_text("figures", json.dumps(self._trial_keys))
+        if self._evidence is not None and self._decision_key:
+            self._add_text("report", self._decision_key)
         self._add("end", event)
         self.finish()
 
@@ -228,7 +230,8 @@ class MlflowListener:
                 open_client(self._tracking_uri),
                 tracking_uri=self._tracking_uri,
                 artifact_root=self._artifact_root,
-                records=self._records,
+                evidence=self._evidence,
+                address=self._address,
             )
             writer.warm_up()
             self._writer = writer

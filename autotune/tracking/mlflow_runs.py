@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autotune.service_address import decision_page
 from autotune.spec import Decision, Inspection, PhaseStarted, Profile, StudyEnded, StudyStarted, TrialRecord
 from autotune.tracking import mlflow_values as values
 from autotune.tracking.experiments import experiment_id, local_artifacts
 from autotune.tracking.outbox import Telling, TellingKind
+from autotune.tracking.report.evidence import EvidenceStore, finding, gather
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
-
-RecordsOf = Callable[[str], Sequence[TrialRecord]]
-"""Gives the records of a study by its name."""
 
 
 class RunWriter:
@@ -30,15 +30,23 @@ class RunWriter:
         client: MLflow's client.
         tracking_uri: Its URI.
         artifact_root: Folder of artifacts, where no server keeps them.
-        records: Gives the records of a study, for its figures; None leaves the figures out.
+        evidence: Where the report finds what it rests on; None leaves the report out.
+        address: Address of the service whose pages are linked to; None links to nothing.
     """
 
     def __init__(
-        self, client: MlflowClient, *, tracking_uri: str, artifact_root: Path | None, records: RecordsOf | None = None
+        self,
+        client: MlflowClient,
+        *,
+        tracking_uri: str,
+        artifact_root: Path | None,
+        evidence: EvidenceStore | None = None,
+        address: str | None = None,
     ) -> None:
         self._client = client
         self._artifact_root = local_artifacts(tracking_uri, artifact_root)
-        self._records = records
+        self._evidence = evidence
+        self._address = address
         self._experiments: dict[str, str] = {}
         self._parents: dict[str, str] = {}
 
@@ -113,20 +121,29 @@ class RunWriter:
         """Write what was decided, and the configuration alone as people and programs take it."""
         run_id = self._parent(telling)
         decision = Decision.from_json(telling.value)
-        self._log(run_id, telling.at_ms, tags=values.decision_tags(decision))
+        tags = values.decision_tags(decision)
+        if self._address is not None:
+            tags["autotune.decision_page"] = decision_page(self._address, decision.key)
+        self._log(run_id, telling.at_ms, tags=tags)
         self._client.log_text(run_id, _pretty(telling.value), "decision.json")
         self._client.log_text(run_id, _pretty(decision.config.to_json()), "champion.json")
 
-    def write_figures(self, telling: Telling) -> None:
-        """Write the figures of a run's trials, drawn from their records."""
-        from autotune.tracking.figures import figures_page, study_figures
+    def write_report(self, telling: Telling) -> None:
+        """Write the report of a run and the evidence of its champion, as they were when it ended."""
+        from autotune.tracking.report.rendering import render_report
 
-        if self._records is None:
+        if self._evidence is None:
             return
-        keys = set(json.loads(telling.value))
-        records = [record for record in self._records(telling.study) if record.key in keys]
-        page = figures_page(study_figures(records), title=telling.study)
-        self._client.log_text(self._parent(telling), page, "figures.html")
+        evidence = gather(self._evidence, telling.study)
+        decision = next((found for found in evidence.decisions if found.key == telling.value), None)
+        if decision is None:  # removed since
+            return
+        run_id, known = self._parent(telling), evidence.as_of(decision)
+        made_at = datetime.fromtimestamp(telling.at_ms / 1000, UTC)
+        page = render_report([known], made_at=made_at, address=self._address)
+        self._client.log_text(run_id, page, "report.html")
+        document = values.champion_evidence(decision, finding(known, decision).compared)
+        self._client.log_text(run_id, json.dumps(document, indent=2), "champion_evidence.json")
 
     def write_end(self, telling: Telling) -> None:
         """Write the summary and end the parent run."""
@@ -209,7 +226,7 @@ _WRITERS: Mapping[TellingKind, Callable[[RunWriter, Telling], None]] = {
     "profile": RunWriter.write_profile,
     "trial": RunWriter.write_trial,
     "decision": RunWriter.write_decision,
-    "figures": RunWriter.write_figures,
+    "report": RunWriter.write_report,
     "end": RunWriter.write_end,
 }
 

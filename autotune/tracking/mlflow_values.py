@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from math import isfinite
 from typing import Any
 
 from autotune.errors import SpecError
-from autotune.spec import Decision, Inspection, LoaderConfig, Profile, StudySpec, StudySummary, TrialRecord
+from autotune.spec import (
+    SCHEMA_VERSION,
+    Decision,
+    Inspection,
+    LoaderConfig,
+    Profile,
+    StudySpec,
+    StudySummary,
+    TrialRecord,
+)
 from autotune.spec.study_show import show_spec
 
 RUN_KEY = "autotune.run_key"
@@ -164,6 +173,36 @@ def decision_tags(decision: Decision) -> dict[str, str]:
             "autotune.default": decision.default.label(),
         }
     )
+
+
+def champion_evidence(decision: Decision, compared: Sequence[TrialRecord]) -> dict[str, Any]:
+    """Give what a decision's ratio rests on: the runs that were compared, by their records' keys.
+
+    Args:
+        decision: The decision.
+        compared: Records of its race and confirm runs; each is a run of its own in MLflow, too.
+    """
+    runs = [
+        {
+            "trial_key": record.key,
+            "phase": record.phase,
+            "started_at": record.started_at.isoformat(),
+            "config": record.config.label(),
+            "samples_per_s": record.measurement.samples_per_s if record.measurement else None,
+            "failure": record.failure.message if record.failure else None,
+        }
+        for record in compared
+    ]
+    fields = ("config", "default", "ratio", "samples_per_s", "default_samples_per_s", "machine", "dataset")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "decision_key": decision.key,
+        "outcome": decision.outcome,
+        "why": decision.why,
+        "pairs": decision.pairs,
+        **decision.model_dump(mode="json", include=set(fields)),
+        "runs": runs,
+    }
 
 
 def summary_metrics(summary: StudySummary) -> dict[str, float]:

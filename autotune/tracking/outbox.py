@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from autotune.spec import Value
 
-TellingKind = Literal["start", "inspected", "phase", "profile", "trial", "decision", "figures", "end"]
+TellingKind = Literal["start", "inspected", "phase", "profile", "trial", "decision", "report", "end"]
 
 
 class PendingRow(Protocol):

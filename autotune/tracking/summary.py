@@ -14,11 +14,19 @@ from autotune.spec import Interval, StudySummary
 from autotune.spec.record import Outcome
 from autotune.units import format_bytes, format_difference, format_rate, format_seconds
 
-_HEADLINES: Mapping[Outcome, tuple[str, str]] = {
-    "gain": ("faster than the PyTorch default, beyond noise", "bold green"),
-    "nothing_to_gain": ("nothing to gain: the default is as fast as anything that was tried", "bold cyan"),
-    "undecided": ("undecided: within this budget no gain over the PyTorch default can be shown", "bold yellow"),
-    "nothing_feasible": ("nothing feasible: no configuration kept within the limits", "bold red"),
+OUTCOME_WORDS: Mapping[Outcome, str] = {
+    "gain": "faster than the PyTorch default, beyond noise",
+    "nothing_to_gain": "nothing to gain: the default is as fast as anything that was tried",
+    "undecided": "undecided: within this budget no gain over the PyTorch default can be shown",
+    "nothing_feasible": "nothing feasible: no configuration kept within the limits",
+}
+"""What each outcome means to a person."""
+
+_STYLES: Mapping[Outcome, str] = {
+    "gain": "bold green",
+    "nothing_to_gain": "bold cyan",
+    "undecided": "bold yellow",
+    "nothing_feasible": "bold red",
 }
 
 _IS_IT_NOISE: Mapping[Outcome, str] = {
@@ -31,8 +39,7 @@ _IS_IT_NOISE: Mapping[Outcome, str] = {
 
 def summary_table(summary: StudySummary) -> RenderableType:
     """Lay out how a study ended: rates, ratio with interval, memory, trials, and why."""
-    words, style = _HEADLINES[summary.outcome]
-    headline = Text.assemble((summary.study, "bold"), "  ", (words, style))
+    headline = Text.assemble((summary.study, "bold"), "  ", (OUTCOME_WORDS[summary.outcome], _STYLES[summary.outcome]))
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")

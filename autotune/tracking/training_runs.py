@@ -16,6 +16,7 @@ from autotune.tracking.experiments import experiment_id, local_artifacts
 from autotune.tracking.mlflow_client import is_refusal, mlflow_installed, open_client, quiet_mlflow
 from autotune.tracking.mlflow_listener import REST_S, SLOW_S
 from autotune.tracking.mlflow_values import ROLE, RUN_KEY, TEXT_MAX
+from autotune.tracking.run_files import RunFiles
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -32,8 +33,8 @@ Telling = Callable[["MlflowClient", str], None]
 class TrainingRun:
     """Tells MLflow of one training. Nothing here raises, whatever MLflow does.
 
-    What cannot be sent waits, in order, for the next call after a rest; what MLflow refuses is left out. Both are
-    logged. Values bear the time at which they came.
+    What cannot be sent waits, in order, for the next call after a rest; what MLflow refuses is left out, as are files
+    that cannot be kept, which hold nothing else up. All of it is logged. Values bear the time at which they came.
 
     Args:
         tracking_uri: MLflow's tracking URI.
@@ -72,12 +73,13 @@ class TrainingRun:
         self._begun_ms = 0
         self._known = False
         self._waiting: deque[Telling] = deque()
+        self._files = RunFiles(rest_s, clock)
         self._told_absent = False
 
     @property
     def waiting(self) -> int:
         """How much is yet to be sent."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._files)
 
     def continue_run(self, run_id: str | None) -> None:
         """Tell the run of an earlier part of the training from now on, where it is still there."""
@@ -128,28 +130,56 @@ class TrainingRun:
             path: The file.
             folder: Folder among the run's artifacts.
         """
-        self._tell(lambda client, run_id: client.log_artifact(run_id, str(path), folder))
+        self._files.add(path, folder)
+        self._send_all()
 
     def finish(self, status: str = "FINISHED") -> None:
-        """End the run as `FINISHED`, `FAILED` or `KILLED`, try once more to send everything, and warn of the rest."""
+        """End the run as `FINISHED`, `FAILED` or `KILLED`, try once more to send everything, and warn of the rest.
+
+        The end is told even where something before it cannot be.
+        """
         at_ms = self._now_ms()
+
+        def end(client: MlflowClient, run_id: str) -> None:
+            client.set_terminated(run_id, status=status, end_time=at_ms)
+
         self._breaker.reset()
-        self._tell(lambda client, run_id: client.set_terminated(run_id, status=status, end_time=at_ms))
-        if self._waiting and not self._told_absent:
+        self._tell(end, last=True)
+        if len(self._waiting) > 1 and self.run_id is not None and self._ready():
+            self._tell_first(end)
+        if self.waiting and not self._told_absent:
             _LOG.warning(
-                "%d entries of the training could not be sent to MLflow at %s", len(self._waiting), self._tracking_uri
+                "%d entries of the training could not be sent to MLflow at %s", self.waiting, self._tracking_uri
             )
 
-    def _tell(self, telling: Telling) -> None:
+    def _tell(self, telling: Telling, *, last: bool = False) -> None:
         """Send what waits, and this at last, until something fails."""
         self._waiting.append(telling)
+        self._send_all(last=last)
+
+    def _tell_first(self, telling: Telling) -> None:
+        """Send something before what waits with it and fails, and the files."""
+        self._waiting.remove(telling)
+        self._waiting.appendleft(telling)
+        self._breaker.reset()
+        with quiet_mlflow():
+            self._send(telling, last=True)
+            self._send_files(last=True)
+
+    def _send_all(self, *, last: bool = False) -> None:
+        """Send what waits, and files behind it, until something fails.
+
+        Args:
+            last: Whether nobody will ask again, so that a slow call that succeeds ends nothing.
+        """
         if self._breaker.resting or not self._ready():
             return
         with quiet_mlflow():
             while self._waiting and not self._breaker.resting:
-                self._send(self._waiting[0])
+                self._send(self._waiting[0], last=last)
+            self._send_files(last=last)
 
-    def _send(self, telling: Telling) -> None:
+    def _send(self, telling: Telling, *, last: bool) -> None:
         try:
             client, run_id = self._opened()
             started_s = self._clock()  # not counting imports and a new schema, which say nothing of the server
@@ -159,14 +189,25 @@ class TrainingRun:
                 self._waiting.popleft()
                 _LOG.warning("MLflow refused a part of the training, which is left out: %s", _first_line(error))
             else:
-                self._breaker.trip()
-                _LOG.info(
-                    "MLflow at %s failed and is left alone for a while: %s", self._tracking_uri, _first_line(error)
-                )
+                self._rest(error)
             return
         self._waiting.popleft()
-        if self._clock() - started_s > SLOW_S:
+        if not last and self._clock() - started_s > SLOW_S:
             self._breaker.trip()
+
+    def _send_files(self, *, last: bool) -> None:
+        if not len(self._files) or self._breaker.resting:
+            return
+        try:
+            client, run_id = self._opened()
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._rest(error)
+            return
+        self._files.send(client, run_id, last=last)
+
+    def _rest(self, error: Exception) -> None:
+        self._breaker.trip()
+        _LOG.info("MLflow at %s failed and is left alone for a while: %s", self._tracking_uri, _first_line(error))
 
     def _opened(self) -> tuple[MlflowClient, str]:
         """Give the client and the id of the run, which is created on first use."""

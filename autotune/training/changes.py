@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from autotune.errors import SpecError
@@ -16,17 +17,21 @@ _MAY_CHANGE = frozenset(
     | {"checkpoint_every_epochs", "decision_threshold"}
 )
 """Fields with which the epochs that are over would have been the same, whatever they are."""
+_MADE_WITH = frozenset({"device"})
+"""Those of them that a trainer goes by once, when it is made."""
+_OF_PLATEAU = frozenset({"monitor", "monitor_mode"})
+"""Those of them that learning rates follow from with `scheduler_type='plateau'`."""
 
 Fields = Mapping[str, Any]
 
 
 def check_unchanged(began_with: Fields, now: Fields) -> None:
-    """Refuse changes of fields that a running training has taken over when it began.
+    """Refuse changes of fields that a trainer has taken over when it was made.
 
     Raises:
         SpecError: Such a field was changed.
     """
-    changed = _differences(began_with, now)
+    changed = _differences(began_with, now, may_change=_MAY_CHANGE - _MADE_WITH)
     if changed:
         raise SpecError(
             f"a training keeps the configuration that it began with, got {changed}; make a new Trainer, which may "
@@ -36,7 +41,7 @@ def check_unchanged(began_with: Fields, now: Fields) -> None:
 
 def warn_of_changes(written: Fields, now: Fields) -> None:
     """Warn where a training goes on otherwise than the one that a checkpoint was written by."""
-    changed = _differences(written, now)
+    changed = _differences(written, now, may_change=_MAY_CHANGE)
     if changed:
         _LOG.warning(
             "the training goes on with another configuration than it began with, so losses differ from those of an "
@@ -59,9 +64,10 @@ def warn_of_length(before: Fields, now: Fields) -> None:
         )  # fmt: skip
 
 
-def _differences(before: Fields, now: Fields) -> str:
+def _differences(before: Fields, now: Fields, *, may_change: AbstractSet[str]) -> str:
     """List the fields that differ and matter, as `learning_rate=0.1 instead of 0.01`."""
-    names = [name for name in now if name not in _MAY_CHANGE and before.get(name) != now[name]]
+    free = may_change - _OF_PLATEAU if now["scheduler_type"] == "plateau" else may_change
+    names = [name for name in now if name not in free and before.get(name) != now[name]]
     return ", ".join(f"{name}={now[name]!r} instead of {before.get(name)!r}" for name in names)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from autotune.errors import CheckpointError
+from autotune.training.plain_values import check_plain
 
 VERSION = 1
 _FORMAT = "autotune.training"
@@ -36,8 +37,10 @@ def write_checkpoint(path: str | os.PathLike[str], state: State) -> Path:
         state: Tensors, numbers, texts, and dictionaries and lists of them.
 
     Raises:
-        CheckpointError: It cannot be written there.
+        CheckpointError: It cannot be written there, or holds something that could not be read back.
     """
+    for name, part in state.items():
+        check_plain(part, name)
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file:

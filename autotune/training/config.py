@@ -58,10 +58,12 @@ class Config(BaseModel):
         focal_gamma: How much the focal loss turns away from easy pixels; 0 not at all.
         focal_share: Part of the focal loss in `combined`; the rest is Dice loss.
         dice_smooth: What is added above and below the fraction of the Dice loss.
-        ignore_index: Value of masks that counts neither in losses nor in metrics.
+        ignore_index: Value of masks that counts neither in losses nor in metrics. Losses of epochs are those of all
+            masks that count, whatever the batch size; within an update, batches and ranks weigh alike.
         thresholds: Heights in metres under which a pixel is a gap, ascending.
         use_threshold_weights: Whether samples weigh by their threshold in the loss.
-        threshold_weights: Weight of each threshold; None weighs low thresholds, whose gaps are rare, more.
+        threshold_weights: Weight of each threshold, with `use_threshold_weights`; None weighs low thresholds, whose
+            gaps are rare, more.
         decision_threshold: Probability above which a pixel is predicted to be a gap.
         dropout_rate: Rate of every dropout layer of the model; None leaves each as it was built.
         use_droppath: Whether blocks are skipped at random in training; None leaves each as it was built.
@@ -185,6 +187,11 @@ class Config(BaseModel):
                 "update(learning_rate=..., min_learning_rate=...) sets both"
             )
         weights = self.threshold_weights
+        if weights is not None and not self.use_threshold_weights:
+            raise ValueError(
+                f"threshold_weights needs use_threshold_weights=True, got {weights} without it; "
+                "update(use_threshold_weights=..., threshold_weights=...) sets both"
+            )
         if weights is not None and len(weights) != len(self.thresholds):
             raise ValueError(
                 f"each threshold needs one weight, got {len(weights)} weights for thresholds {self.thresholds}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -41,7 +42,9 @@ class Evaluation:
     def __call__(
         self, model: nn.Module, loader: Loader, *, name: str, watch: Watch | None = None
     ) -> tuple[float, dict[str, float]]:
-        """Evaluate; give the loss, averaged over samples, and the metrics.
+        """Evaluate; give the loss, averaged over all targets that count, and the metrics.
+
+        The loss is NaN where `ignore_index` leaves no pixel to count.
 
         Args:
             model: The model, whose mode is put back afterwards.
@@ -64,21 +67,23 @@ class Evaluation:
         self, model: nn.Module, loader: Loader, name: str, watch: Watch | None
     ) -> tuple[float, dict[str, float]]:
         figures = Figures(self._config, self._ranks)
-        total, samples = 0.0, 0
+        total, counted, batches = 0.0, 0, 0
         for number, given in enumerate(loader):
             with located(f"batch {number} of the {name} loader"):
                 outputs = self._forward(model, self._forward.batch(given, loader))
                 loss = self._loss(outputs.logits, outputs.targets, outputs.thresholds)
                 chances = probabilities(outputs.logits)
                 figures.update(chances, outputs)
-            total += float(loss) * outputs.samples
-            samples += outputs.samples
+            weight = outputs.counted(self._config.ignore_index)
+            total += float(loss) * weight
+            counted += weight
+            batches += 1
             if watch is not None:
                 watch(number, outputs, chances)
-        total, counted = self._ranks.summed(total, samples)
-        if not counted:
+        total, targets, given_batches = self._ranks.summed(total, counted, batches)
+        if not given_batches:
             raise no_batches(loader, name)
-        return total / counted, figures.compute()
+        return total / targets if targets else math.nan, figures.compute()
 
 
 class Figures:

@@ -13,6 +13,10 @@ from autotune.training.batches import Batch
 from autotune.training.config import Config
 from autotune.training.forward import Outputs
 
+SKIPPED_MAX = 20
+"""Updates in a row that scaled losses may skip. Each halves the scale, which begins at 2^16: after 17 it is under 1, so
+that what is still NaN or infinite is not for being scaled."""
+
 
 class Place(NamedTuple):
     """Where a training is.
@@ -35,23 +39,27 @@ class Place(NamedTuple):
         return NonFiniteLossError(message, epoch=self.epoch, batch=self.batch, learning_rate=self.rate)
 
 
-def check_norm(norm: float | None, place: Place, *, scales: bool) -> None:
+def check_norm(norm: float | None, place: Place, *, scales: bool, skipped: int) -> None:
     """Refuse gradients that would have broken the weights.
 
     Args:
         norm: Norm of all gradients; None where there was no update.
         place: The batch that completed them.
         scales: Whether losses are scaled, so that gradients that overflow now and then are no error.
+        skipped: Updates in a row, this one included, whose gradients were not finite.
 
     Raises:
-        NonFiniteLossError: The norm is NaN or infinite.
+        NonFiniteLossError: The norm is NaN or infinite; with scaled losses, for the `SKIPPED_MAX`th time in a row.
     """
-    if norm is not None and not math.isfinite(norm) and not scales:
-        raise place.error(
-            f"{place}: gradients must be finite, got the norm {norm} at learning rate {place.rate:g} from a finite "
-            "loss, and no update was made of them; lower learning_rate, or look for values in the images that are too "
-            "large"
-        )
+    if norm is None or math.isfinite(norm) or (scales and skipped < SKIPPED_MAX):
+        return
+    times = f" for {skipped} updates in a row, at ever lower scales of the loss" if scales else ""
+    half = ", or train with mixed_precision=False" if scales else ""
+    raise place.error(
+        f"{place}: gradients must be finite, got the norm {norm} at learning rate {place.rate:g} from a finite "
+        f"loss{times}, and no update was made of them; lower learning_rate{half}, or look for values in the images "
+        "that are too large"
+    )
 
 
 def loss_not_finite(
@@ -78,4 +86,4 @@ def _finite(values: torch.Tensor) -> bool:
     return bool(torch.isfinite(values).all())
 
 
-__all__ = ["Place", "check_norm", "loss_not_finite"]
+__all__ = ["SKIPPED_MAX", "Place", "check_norm", "loss_not_finite"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from autotune.training.data_wait import TimedBatches
 from autotune.training.evaluation import Evaluation
 from autotune.training.finite import Place, check_norm, loss_not_finite
 from autotune.training.forward import Forward
+from autotune.training.interruptions import interruptions_held
 from autotune.training.loading import Loader, batches_of, no_batches, sizes_of
 from autotune.training.located import located
 from autotune.training.order import OrderState, enter_epoch, go_behind, order_state, set_order_state
@@ -36,6 +37,8 @@ State = dict[str, Any]
 
 class Fitting:
     """Trains a model epoch by epoch.
+
+    An interruption waits until an update is counted as well as made, so that what goes on from there makes it once.
 
     Args:
         model: The model, where it trains, with the normalisation that it keeps.
@@ -86,28 +89,31 @@ class Fitting:
         self._held: Held | None = None
 
     def run_epoch(self, epoch: int) -> dict[str, Any]:
-        """Train for an epoch, or for the rest of one that was broken off, and validate.
+        """Train for an epoch, or for the rest of one that was broken off, and validate; `end_epoch` is to follow.
 
         Args:
             epoch: Its number, counted from 0.
 
         Returns:
-            Its figures by name, and `val_metrics`, a dictionary of them.
+            Its figures by name, and `val_metrics`, a dictionary of them. Losses are NaN where nothing counts in them.
 
         Raises:
             NonFiniteLossError: A loss is NaN or infinite.
             DatasetError: A batch does not fit, or there is none.
+            CheckpointError: An update was broken off in its middle.
         """
+        self._check_settled()
         self._train(epoch)
         progress, timed = self._going(), self._timing()
-        loss_sum, samples = self._ranks.summed(progress.loss_sum, progress.samples)
+        loss_sum, counted = self._ranks.summed(progress.loss_sum, progress.counted)
+        first_batch_s, train_s = self._ranks.highest(timed.first_batch_s, timed.first_batch_s + timed.wall_s)
         (share,) = self._ranks.summed(timed.share / self._ranks.world_size)
         logs: dict[str, Any] = {
-            "train_loss": loss_sum / samples,
+            "train_loss": loss_sum / counted if counted else math.nan,
             "learning_rate": progress.learning_rate,
             "data_wait_share": share,
-            "first_batch_s": timed.first_batch_s,
-            "train_s": timed.first_batch_s + timed.wall_s,
+            "first_batch_s": first_batch_s,
+            "train_s": train_s,
         }
         self._ranks.share_buffers(self._model)
         if "val" in self._loaders:
@@ -115,9 +121,12 @@ class Fitting:
                 self._model, self._loaders["val"], name="validation", watch=self._callbacks.validated
             )
             logs |= {"val_loss": loss, "val_metrics": metrics}
+        return logs
+
+    def end_epoch(self, logs: Mapping[str, Any]) -> None:
+        """Take note that an epoch is over, of which `run_epoch` gave the figures."""
         self.updates.end_epoch(monitored(logs, self._config.monitor))
         self.progress = self._timed = None
-        return logs
 
     def _train(self, epoch: int) -> None:
         """Train on the batches of an epoch."""
@@ -136,12 +145,12 @@ class Fitting:
         progress = self._going()
         if not progress.batches:
             raise no_batches(loader, "train")
-        with self._undone_on_error():
+        with ExitStack() as held, self._undone_on_error():
             if self.updates.pending:  # a last group that is smaller, of whose batches none averaged the gradients
                 self._ranks.average_gradients(self._model)
-            norm = self.updates.apply()
-            place = Place(epoch, progress.batches - 1, progress.learning_rate)
-            check_norm(norm, place, scales=self.updates.scales)
+            held.enter_context(interruptions_held())
+            self._check_norm(self.updates.apply(), Place(epoch, progress.batches - 1, progress.learning_rate))
+            self.updates.settle()
 
     def _begun(self, epoch: int) -> Progress:
         """Begin an epoch, or go back to the beginning of the one that was broken off."""
@@ -166,7 +175,9 @@ class Fitting:
         """Train on one batch."""
         progress, updates = self._going(), self.updates
         place = Place(epoch, progress.batches, updates.learning_rate)
-        with self._undone_on_error(), self._ranks.gathering(self._network, now=updates.completes):
+        averages = self._ranks.gathering(self._network, now=updates.completes)
+        # what is held is told behind the rest: an interruption that came with the update must not undo its count
+        with ExitStack() as held, self._undone_on_error(), averages:
             with located(str(place)):
                 batch = self._forward.batch(given, self._loaders["train"])
                 outputs = self._forward(self._network, batch)
@@ -176,13 +187,17 @@ class Fitting:
                 raise loss_not_finite(
                     value, place, batch=batch, outputs=outputs, model=self._model, config=self._config
                 )
-            norm = updates.add(loss)
-            check_norm(norm, place, scales=updates.scales)
+            counted = outputs.counted(self._config.ignore_index)
+            updates.add(loss)
+            held.enter_context(interruptions_held())
+            norm = updates.apply_whole()
+            self._check_norm(norm, place)
             progress.batches += 1
-            progress.samples += outputs.samples
-            progress.loss_sum += value * outputs.samples
+            progress.counted += counted
+            progress.loss_sum += value * counted
             progress.learning_rate = place.rate
-        self._whole = True
+            self._whole = True
+            updates.settle()
         self._callbacks.on_batch_end(
             place.batch, {"loss": value, "learning_rate": place.rate, "gradient_norm": norm, "epoch": epoch}
         )
@@ -190,18 +205,34 @@ class Fitting:
         progress.timing, progress.random_now = self._timing().figures, self._randomness.states
         self._whole = False
 
+    def _check_norm(self, norm: float | None, place: Place) -> None:
+        check_norm(norm, place, scales=self.updates.scales, skipped=self.updates.skipped)
+
+    def _check_settled(self) -> None:
+        """Refuse to go on where nobody knows which weights an update has changed; all ranks call it."""
+        if self._ranks.any(self.updates.unsettled):
+            raise CheckpointError(
+                "an error came in the middle of an update, so the weights may be those before it, after it, or some of "
+                "both, and nothing goes on from them exactly; load a checkpoint from before"
+            )
+
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
-        """Go back to the last update where an error comes before the next: a broken batch leaves nothing behind."""
+        """Go back to the last update where an error comes before the next: a broken batch leaves nothing behind.
+
+        Within an update there is no way back, as weights are not kept twice.
+        """
         if self._held is None:
             self._held = Held(progress=replace(self._going()), waiting=self.updates.waiting())
             self._buffers.keep()
         try:
             yield
         except BaseException:
-            self.updates.set_waiting(self._held.waiting)
-            self._buffers.put_back()
-            self.progress, self._held = self._held.progress, None
+            if not self.updates.unsettled:
+                self.updates.set_waiting(self._held.waiting)
+                self._buffers.put_back()
+                self.progress = self._held.progress
+            self._held = None
             raise
         if not self.updates.pending:
             self._held = None
@@ -209,7 +240,12 @@ class Fitting:
     # What a checkpoint holds
 
     def state(self) -> State:
-        """Give the state of optimizer, schedule, orders and random numbers; all ranks call it."""
+        """Give the state of optimizer, schedule, orders and random numbers; all ranks call it.
+
+        Raises:
+            CheckpointError: An update was broken off in its middle.
+        """
+        self._check_settled()
         return {"updates": self.updates.state(), "ranks": self._ranks.gathered(self._own_state())}
 
     def _own_state(self) -> State:

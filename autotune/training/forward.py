@@ -24,18 +24,33 @@ class Outputs(NamedTuple):
     """What a model makes of a batch, with what it should be.
 
     Attributes:
-        images: `(M, C, H, W)`; M is N, or N times T where each mask of a sample is a target of its own.
-        logits: `(M, 1, H, W)` float32, or `(N, K, H, W)` of K classes.
+        inputs: Images that the model saw, `(M, C, H, W)`; or `(N, C, H, W)`, where it gave a channel for each mask.
+        logits: `(M, 1, H, W)` float32, or `(N, K, H, W)` of K classes; M is N, or N times T where each mask of a sample
+            is a target of its own.
         targets: `(M, 1, H, W)`, or `(N, 1, H, W)` class numbers, of the type that the loader gave.
         thresholds: `(M,)` in metres; None where there are none.
-        samples: N.
     """
 
-    images: torch.Tensor
+    inputs: torch.Tensor
     logits: torch.Tensor
     targets: torch.Tensor
     thresholds: torch.Tensor | None
-    samples: int
+
+    @property
+    def images(self) -> torch.Tensor:
+        """The image of each target, `(M, C, H, W)`; copied only here, as training has no use for it."""
+        each = len(self.targets) // len(self.inputs)
+        return self.inputs if each == 1 else self.inputs.repeat_interleave(each, dim=0)
+
+    def counted(self, ignore_index: int | None) -> int:
+        """Count the targets that losses are averaged over: those with a pixel that is not to be ignored.
+
+        Args:
+            ignore_index: Value of masks that does not count; None counts all.
+        """
+        if ignore_index is None:
+            return len(self.targets)
+        return int((self.targets != ignore_index).flatten(1).any(dim=1).sum())
 
 
 class Forward:
@@ -84,7 +99,7 @@ class Forward:
         """
         if self._config.loss == "cross_entropy":
             logits = self.logits(network, batch.images, batch.thresholds)
-            return Outputs(batch.images, logits, batch.masks, batch.thresholds, len(batch.images))
+            return Outputs(batch.images, logits, batch.masks, batch.thresholds)
         samples, masks = batch.masks.shape[:2]
         images, thresholds = batch.images, self._thresholds(batch)
         conditioned = takes_thresholds(network)
@@ -93,7 +108,7 @@ class Forward:
         logits = self.logits(network, images, thresholds)
         _check_output(logits, images, channels=1 if conditioned else masks)
         one_each = (samples * masks, 1, *logits.shape[2:])
-        return Outputs(images, logits.reshape(one_each), batch.masks.reshape(one_each), thresholds, samples)
+        return Outputs(images, logits.reshape(one_each), batch.masks.reshape(one_each), thresholds)
 
     def logits(self, network: nn.Module, images: torch.Tensor, thresholds: torch.Tensor | None) -> torch.Tensor:
         """Run the model, and give its logits `(N, K, H, W)` in float32.

@@ -15,6 +15,7 @@ from autotune.resolve.online_loading import OnlineLoader
 from autotune.resolve.online_setting import SETTING_FIELDS
 from autotune.resolve.provenance import resolution_of, trial_of
 from autotune.resolve.resolution import Resolution
+from autotune.spec import LoaderConfig
 from autotune.training.config import Config
 
 Loader = Iterable[Any]
@@ -122,13 +123,14 @@ def loader_tags(loader: Any, *, environ: Mapping[str, str] = os.environ, home: s
     resolution = resolution_of(loader)
     if resolution is None:
         return {"autotune.match": "given", "autotune.loader": _given_label(loader)}
+    served = resolution.replace(config=_served(loader, resolution))
     found = {
         "autotune.match": resolution.match,
-        "autotune.loader": _served_label(loader, resolution),
+        "autotune.loader": served.config.label(),
         "autotune.online": loader.report.decision() if isinstance(loader, OnlineLoader) else None,
         "autotune.study": resolution.study,
         "autotune.decision_key": resolution.decision_key,
-        "autotune.trial_key": trial_of(resolution, home=home, environ=environ),
+        "autotune.trial_key": trial_of(served, home=home, environ=environ),
         "autotune.why": " ".join(resolution.why),
     }
     return {name: value for name, value in found.items() if value}
@@ -138,11 +140,13 @@ def _given_label(loader: Any) -> str:
     return ", ".join(f"{name} {value}" for name, value in loader_params(loader).items()) or type(loader).__qualname__
 
 
-def _served_label(loader: Any, resolution: Resolution) -> str:
+def _served(loader: Any, resolution: Resolution) -> LoaderConfig:
     """Give the configuration that a loader serves: the one that was resolved, or what it found to be faster."""
     if not isinstance(loader, OnlineLoader):
-        return resolution.config.label()
-    return resolution.config.replace(**loader.setting.model_dump()).label()
+        return resolution.config
+    setting = loader.setting
+    kept = resolution.config.persistent_workers if setting.num_workers else None
+    return resolution.config.replace(**setting.model_dump(), persistent_workers=kept)
 
 
 def _is_trying(loader: Any) -> bool:

@@ -17,8 +17,8 @@ class Progress:
         orders: Orders of the loaders at its start.
         random: Random numbers at its start.
         batches: Batches that were trained on.
-        samples: Their samples.
-        loss_sum: Their losses, each times its samples.
+        counted: What of them counts in the loss, as `Outputs.counted` gives it.
+        loss_sum: Their losses, each times what counts of it.
         learning_rate: That of the last of them.
         timing: Figures of `TimedBatches` after the last of them; None before the first batch.
         random_now: Random numbers after the last of them; None before the first.
@@ -27,7 +27,7 @@ class Progress:
     orders: dict[str, OrderState]
     random: RandomState | None
     batches: int = 0
-    samples: int = 0
+    counted: int = 0
     loss_sum: float = 0.0
     learning_rate: float = 0.0
     timing: dict[str, float] | None = None

@@ -16,11 +16,21 @@ State = dict[str, Any]
 _NUMPY_SEEDS = 2**32
 
 
-def seed_generators(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and torch, on accelerators too."""
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the global generators of Python, NumPy and torch.
+
+    Args:
+        seed: The seed.
+        device: The device of the training, whose generator is seeded beside that of the CPU; `torch.manual_seed`
+            would seed those of all accelerators, which others may draw from.
+    """
     random.seed(seed)
     np.random.seed(seed % _NUMPY_SEEDS)  # noqa: NPY002  # the one that datasets and transforms really use
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), device)
+    elif device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 def generator_states(device: torch.device) -> State:
@@ -86,7 +96,7 @@ class OwnRandomness:
         before = generator_states(self._device)
         strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
         if self._states is None:
-            seed_generators(self._seed)
+            seed_generators(self._seed, self._device)
         else:
             set_generator_states(self._states, self._device)
         self._inside = True

@@ -47,6 +47,14 @@ class Ranks:
         torch.distributed.all_reduce(added)
         return tuple(added.tolist())
 
+    def highest(self, *values: float) -> tuple[float, ...]:
+        """Give the highest of each figure over all ranks."""
+        if self.world_size == 1:
+            return values
+        most = torch.tensor(values, dtype=torch.float64, device=self._reachable)
+        torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
+        return tuple(most.tolist())
+
     def any(self, flag: bool) -> bool:
         """Tell whether something is so on some rank."""
         return self.summed(float(flag))[0] > 0
@@ -72,6 +80,8 @@ class Ranks:
 
     def gathering(self, network: nn.Module, *, now: bool) -> AbstractContextManager[None]:
         """Average gradients over ranks in a backward pass, or leave them to a later one.
+
+        Ranks weigh alike, however many pixels of their batches count.
 
         Args:
             network: What `wrapped` gave.

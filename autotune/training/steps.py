@@ -57,7 +57,10 @@ class TrainingStep:
         value = loss.item()  # as in training, where the device is waited for here
         if not math.isfinite(value):
             raise loss_not_finite(value, place, batch=given, outputs=outputs, model=self._model, config=self._config)
-        check_norm(parts.updates.add(loss), place, scales=parts.updates.scales)
+        updates = parts.updates
+        updates.add(loss)
+        check_norm(updates.apply_whole(), place, scales=updates.scales, skipped=updates.skipped)
+        updates.settle()
         self._batches += 1
 
     def evaluate(self, batch: Any) -> None:

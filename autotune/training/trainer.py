@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from autotune.errors import CheckpointError, NonFiniteLossError, SpecError
 from autotune.training.callbacks.base import Callback
-from autotune.training.callbacks.defaults import with_defaults
-from autotune.training.callbacks.dispatch import Callbacks
+from autotune.training.callbacks.defaults import default_stopping, with_progress
+from autotune.training.callbacks.dispatch import Callbacks, check_states
 from autotune.training.callbacks.monitoring import figures_of
 from autotune.training.changes import check_unchanged, warn_of_changes, warn_of_length
 from autotune.training.checkpoints import (
@@ -29,6 +29,7 @@ from autotune.training.evaluation import Evaluation
 from autotune.training.fitting import Fitting
 from autotune.training.forward import Forward
 from autotune.training.history import History, add_epoch
+from autotune.training.interruptions import interruptions_held
 from autotune.training.loading import (
     Loader,
     batch_size_of,
@@ -58,9 +59,10 @@ class Trainer:
     `(images, masks, thresholds)`: images `(N, C, H, W)`, masks `(N, T, H, W)` or `(N, H, W)`, thresholds `(N,)` in
     metres. Models whose `forward` has an argument `thresholds` get those, others images alone.
 
-    The configuration counts as it is when training begins. Its `seed` seeds everything random in `train`, which
-    leaves the random numbers of the caller as they were. Under `torchrun`, or in a process group, ranks train
-    together: gradients are averaged, figures are those of all of them, and the first one writes.
+    The configuration counts as it is when the trainer is made; `train` says what may still change. Its `seed` seeds
+    everything random in `train`, which leaves the random numbers of the caller as they were. Under `torchrun`, or in a
+    process group, ranks train together: gradients are averaged, figures are those of all of them, and the first one
+    writes.
 
     Args:
         model: The model; it is moved to the device, and its normalisation is changed where the configuration and the
@@ -76,7 +78,7 @@ class Trainer:
     Attributes:
         history: One list for each figure, one number for each epoch.
         epoch: Epochs that are over, and so the number of the one that runs or comes next.
-        stop_training: Set it to end the training after the epoch that runs.
+        stop_training: Set it, on any rank, to end the training after the epoch that runs.
         artifacts: Files that callbacks made and others may send.
 
     Raises:
@@ -112,10 +114,15 @@ class Trainer:
         self.stop_training = False
         self.artifacts: list[Path] = []
         self._fitted_to: int | None = None
-        self._began_with: dict[str, Any] | None = None
+        self._began_with = self.config.model_dump()
         self._fitting: Fitting | None = None
         self._randomness: OwnRandomness | None = None
-        self._callbacks = Callbacks(with_defaults(callbacks, self.config))
+        if self.train_loader is not None:
+            self._fit_normalization(self.batch_size)  # now, so that `test` and `predict` run what is trained later
+        given = with_progress(callbacks)
+        self._callbacks = Callbacks(given)
+        self._stopping = default_stopping(given)
+        self._follow_patience()
         self._callbacks.set_trainer(self)
 
     @property
@@ -147,18 +154,24 @@ class Trainer:
     def train(self) -> History:
         """Train for the epochs that are left, and give the history of all of them.
 
+        Of the configuration may have changed since the trainer was made, or the last call: `epochs`,
+        `early_stopping_patience`, `checkpoint_every_epochs`, `keep_checkpoints`, `decision_threshold`, and, but for
+        `scheduler_type='plateau'`, `monitor` and `monitor_mode`.
+
         Raises:
-            SpecError: There is nothing to train on, or the configuration was changed since the training began.
+            SpecError: There is nothing to train on, or another field of the configuration was changed.
             DatasetError: A batch does not fit, or there is none.
-            NonFiniteLossError: A loss is NaN or infinite.
+            NonFiniteLossError: A loss is NaN or infinite, or gradients are.
+            CheckpointError: An error before came in the middle of an update, and no checkpoint was loaded since.
         """
         fitting = self._prepared()
+        self._follow_patience()
         randomness = self._own_randomness()
         status = "failed"
         with randomness.entered():
             try:
                 self._callbacks.on_train_begin({"epoch": self.epoch})
-                while self.epoch < self.config.epochs and not self.stop_training:
+                while not self.agrees_to_stop() and self.epoch < self.config.epochs:
                     self._run_epoch(fitting)
                 status = "stopped" if self.stop_training else "finished"
             except BaseException as error:
@@ -167,6 +180,11 @@ class Trainer:
             finally:
                 self._callbacks.on_train_end({"status": status, "history": self.history, "epoch": self.epoch})
         return self.history
+
+    def agrees_to_stop(self) -> bool:
+        """Tell whether some rank has set `stop_training`, which then is set on all of them; all ranks call it."""
+        self.stop_training = self._ranks.any(self.stop_training)
+        return self.stop_training
 
     def test(self) -> dict[str, float]:
         """Evaluate on the test loader: `loss`, and the metrics by name.
@@ -214,9 +232,10 @@ class Trainer:
             names: Further names that it gets in its folder.
 
         Raises:
-            CheckpointError: It cannot be written; on all ranks.
+            CheckpointError: It cannot be written, or the state of a callback could not be read back; on all ranks.
         """
         fitting = None if self.train_loader is None else self._prepared()
+        callbacks = self._callbacks.state()
         state = {
             "model": self.model.state_dict(),
             "signature": signature_of(self.model),
@@ -225,12 +244,13 @@ class Trainer:
             "epoch": self.epoch,
             "stop_training": self.stop_training,
             "history": self.history,
-            "callbacks": self._callbacks.state(),
+            "callbacks": callbacks,
             "fitting": None if fitting is None else fitting.state(),
         }
         failed: Exception | None = None
         if self.leads:
             try:
+                check_states(callbacks)
                 written = write_checkpoint(path, state)
                 for name in names:
                     link_checkpoint(written, name)
@@ -267,19 +287,23 @@ class Trainer:
             fitting.set_state(state["fitting"])
             warn_of_changes(state["config"], self.config.model_dump())
         self.model.load_state_dict(state["model"])
+        self._follow_patience()
         self.epoch = state["epoch"]
         self.stop_training = state["stop_training"]
         self.history.clear()
         self.history.update(state["history"])
-        self._callbacks.set_state(state["callbacks"])
+        resting = [] if self._stopping is None or self._stopping in self._callbacks.all else [self._stopping]
+        self._callbacks.set_state(state["callbacks"], further=resting)
 
     def _run_epoch(self, fitting: Fitting) -> None:
         epoch = self.epoch
         if fitting.progress is None:
             self._callbacks.on_epoch_begin(epoch)
         logs = fitting.run_epoch(epoch)
-        add_epoch(self.history, figures_of(logs), epoch)
-        self.epoch += 1
+        with interruptions_held():  # an epoch whose schedule was stepped and which is not counted would be run again
+            fitting.end_epoch(logs)
+            add_epoch(self.history, figures_of(logs), epoch)
+            self.epoch += 1
         self._callbacks.on_epoch_end(epoch, logs)
 
     def _failed(self, error: BaseException) -> None:
@@ -291,9 +315,9 @@ class Trainer:
         """Give what trains, made once, with the configuration of then."""
         if self.train_loader is None:
             raise SpecError("training needs train_loader, got None; give a loader or a dataset to Trainer")
-        now = self.config.model_dump()
+        before, now = self._began_with, self.config.model_dump()
+        check_unchanged(before, now)
         if self._fitting is None:
-            self._fit_normalization(self.batch_size)
             loaders = {"train": self.train_loader}
             if self.val_loader is not None:
                 loaders["val"] = self.val_loader
@@ -307,14 +331,21 @@ class Trainer:
                 randomness=self._own_randomness(),
                 callbacks=self._callbacks,
             )
-            self._began_with = now
-        before = self._began_with or now
-        check_unchanged(before, now)
-        if before["epochs"] != now["epochs"]:
+        elif before["epochs"] != now["epochs"]:
             warn_of_length(before, now)
             self._fitting.updates.follow_epochs()
-            self._began_with = now
+        self._began_with = now
         return self._fitting
+
+    def _follow_patience(self) -> None:
+        """Stop early where the configuration has a patience now, and else not, unless the caller has said how."""
+        if self._stopping is None:
+            return
+        wanted = self.config.early_stopping_patience is not None
+        self._callbacks.include(self._stopping, wanted=wanted)
+        self._stopping.set_trainer(self)
+        if not wanted:
+            self._stopping.resume()
 
     def _own_randomness(self) -> OwnRandomness:
         if self._randomness is None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from autotune.errors import CheckpointError, SpecError
 from autotune.training.config import Config
+from autotune.training.finite import SKIPPED_MAX
 from autotune.training.optimization.clipping import clip_gradients
 from autotune.training.optimization.lr_schedulers import OPEN_ENDED, create_scheduler
 from autotune.training.optimization.optimizers import create_optimizer
@@ -29,7 +30,8 @@ def half_precision(config: Config, device: torch.device) -> torch.dtype | None:
 class Updates:
     """Makes an update of the gradients of every few batches.
 
-    The gradients of a group are averaged over the batches that it has, which are fewer in the last group of an epoch.
+    The gradients of a group are averaged over the batches that it has, which are fewer in the last group of an epoch,
+    and weigh alike however many of their pixels count.
 
     Args:
         model: The model; its normalisation is what it stays.
@@ -39,6 +41,9 @@ class Updates:
 
     Attributes:
         pending: Batches whose gradients wait for their update.
+        skipped: Updates in a row that were skipped, as their scaled gradients were not finite.
+        unsettled: Whether an update was begun of which `settle` was not told: the weights may be those before it or
+            those after it.
 
     Raises:
         SpecError: The schedule needs the number of batches, and the loader does not tell it.
@@ -62,6 +67,8 @@ class Updates:
         self.scheduler = create_scheduler(self.optimizer, config, self._steps_per_epoch)
         self.scaler = self._new_scaler()
         self.pending = 0
+        self.skipped = 0
+        self.unsettled = False
 
     def _new_scaler(self) -> torch.amp.GradScaler:
         scales = half_precision(self._config, self._device) is torch.float16
@@ -91,17 +98,20 @@ class Updates:
         """Whether the next batch makes an update."""
         return self.pending + 1 >= self._size
 
-    def add(self, loss: torch.Tensor) -> float | None:
-        """Take the gradients of one batch; give the norm of all gradients where that makes an update."""
+    def add(self, loss: torch.Tensor) -> None:
+        """Take the gradients of one batch."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.pending += 1
+
+    def apply_whole(self) -> float | None:
+        """Make an update where enough gradients wait for one, as `apply` does."""
         return self.apply() if self.pending == self._size else None
 
     def apply(self) -> float | None:
         """Make an update of the gradients that wait, and give their norm; None without any.
 
-        Where the norm is NaN or infinite the weights stay: with scaled losses the scale is lowered, else it is the
-        caller's to say.
+        Where the norm is NaN or infinite the weights stay: with scaled losses the scale is lowered, a number of times
+        in a row, else it is the caller's to say.
         """
         if not self.pending:
             return None
@@ -111,8 +121,10 @@ class Updates:
             for parameter in parameters:
                 parameter.grad.div_(self.pending)  # type: ignore[union-attr]  # filtered above
         norm = float(clip_gradients(parameters, self._config))
-        made = math.isfinite(norm) or self.scales
+        self.skipped = 0 if math.isfinite(norm) else self.skipped + 1
+        made = not self.skipped or (self.scales and self.skipped < SKIPPED_MAX)
         if made:
+            self.unsettled = True
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -120,6 +132,10 @@ class Updates:
         if made and self.scheduler.interval == "batch":
             self.scheduler.step()
         return norm
+
+    def settle(self) -> None:
+        """Take note that the batches of an update are counted: weights and progress fit each other again."""
+        self.unsettled = False
 
     def discard(self) -> None:
         """Let go of the gradients that wait, whatever was being done with them."""
@@ -157,6 +173,7 @@ class Updates:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "skipped": self.skipped,
         }
 
     def waiting(self) -> dict[str, Any]:
@@ -201,6 +218,7 @@ class Updates:
         self.scheduler.load_state_dict(state["scheduler"])
         if state["scaler"]:  # empty where it was written without half precision
             self.scaler.load_state_dict(state["scaler"])
+        self.skipped, self.unsettled = state["skipped"], False
         self.discard()
 
     def set_waiting(self, waiting: dict[str, Any]) -> None:

@@ -85,7 +85,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 def read_parts(data: Path, tiles: int) -> Parts:
-    """Divide the rasters: the first validates, the second tests, windows of the others train."""
+    """Divide the rasters: the last validates, the one before it tests, windows of the others train."""
     rasters = sorted(path for path in data.glob("**/*.tif") if "chm" in path.name.lower())
     if len(rasters) < 3:
         raise SystemExit(f"three canopy-height rasters (*chm*.tif) are the fewest, got {len(rasters)} under {data}")

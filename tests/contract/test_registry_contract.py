@@ -3,14 +3,16 @@
 import itertools
 import multiprocessing
 
+import optuna
 import postgresql_server
 import pytest
 from registry_values import decision, facts, machine, record
 from sqlalchemy import create_engine, text
 
 from autotune.errors import RegistryError, SpecError, StorageMixedError
-from autotune.registry import Candidate, open_existing, open_registry
+from autotune.registry import Candidate, make_schema_of, open_existing, open_registry, optuna_url
 from autotune.spec import LoaderConfig
+from autotune.study.optuna_store import open_storage
 
 _numbers = itertools.count()
 
@@ -41,7 +43,9 @@ def registry(address):
 
 def _url(address):
     home, url = address
-    return url.replace("postgresql://", "postgresql+psycopg://") if url else f"sqlite:///{home / 'registry.db'}"
+    if url is None:
+        return f"sqlite:///{home / 'registry.db'}"
+    return f"{url.replace('postgresql://', 'postgresql+psycopg://')}?options=-csearch_path%3Dautotune"
 
 
 def test_record_comes_back_as_it_was_saved_when_asked_by_key(registry):
@@ -108,6 +112,14 @@ def test_decisions_come_back_newest_first(registry):
     assert registry.decisions(limit=1) == [other]
     assert registry.decision(old.key) == old
     assert registry.decision("x") is None
+
+
+def test_decisions_of_keys_are_those_that_there_are(registry):
+    first, second, third = (decision(study=study, minute=minute) for minute, study in enumerate(("a", "b", "b")))
+    for saved in (first, second, third):
+        registry.save_decision(saved)
+    assert registry.decisions_of({first.key, third.key, "none"}) == [third, first]
+    assert registry.decisions_of(()) == []
 
 
 def test_candidates_are_the_newest_decision_of_each_group(registry):
@@ -203,6 +215,8 @@ def test_registry_is_refused_when_a_newer_program_wrote_it(address):
 def test_registry_is_refused_before_anything_is_written_when_optuna_or_mlflow_owns_the_database(address):
     engine = create_engine(_url(address))
     with engine.begin() as connection:
+        if address[1]:
+            connection.execute(text("CREATE SCHEMA autotune"))
         connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
     engine.dispose()
     file = address[0] / "registry.db"
@@ -214,6 +228,28 @@ def test_registry_is_refused_before_anything_is_written_when_optuna_or_mlflow_ow
     with create_engine(_url(address)).connect() as connection:
         present = connection.dialect.get_table_names(connection)
     assert present == ["alembic_version"]
+
+
+def test_registry_and_optuna_live_beside_another_program_in_one_postgresql_database(address):
+    if address[1] is None:
+        pytest.skip("SQLite has no schemas")
+    bare = create_engine(address[1].replace("postgresql://", "postgresql+psycopg://"))
+    with bare.begin() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+    make_schema_of(optuna_url(address[1]))
+    make_schema_of(optuna_url(address[1]))
+    storage = open_storage(optuna_url(address[1]))
+    optuna.create_study(storage=storage, study_name="s")
+    with open_registry(*address) as registry:
+        registry.save_record(record("a"))
+    with bare.connect() as connection:
+        found = connection.execute(
+            text("SELECT table_schema, table_name FROM information_schema.tables WHERE table_name LIKE '%alembic%'")
+        ).all()
+    bare.dispose()
+    assert sorted(found) == [
+        ("autotune", "autotune_alembic_version"), ("optuna", "alembic_version"), ("public", "alembic_version"),
+    ]  # fmt: skip
 
 
 def _write_many(address, name, count):

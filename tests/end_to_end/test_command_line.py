@@ -173,7 +173,7 @@ def test_compare_gives_a_verdict_with_an_interval(tuned, command_line, study):
     assert (document["pairs"], document["a"]["archive"], document["b"]["archive"]) == (2, "npy", "files")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compare_takes_the_words_best_and_default(tuned, command_line, study):
     document = command_line("compare", study, "best", "default", "--pairs", "2", "--json").document
     assert config_of(document["a"]) == config_of(tuned.document["best"])

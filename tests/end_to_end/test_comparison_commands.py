@@ -77,7 +77,7 @@ def test_configs_are_measured_side_by_side_each_behaviour_once(command_line, stu
     assert min(png_size(plot)) > 200
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_modes_are_shown_as_a_table_with_start_up_memory_and_rate(command_line, study):
     shown = command_line("compare-modes", study, "--blocks", "1", "--batch-size", "8").out
     for word in ("Lazy", "Eager", "Streaming", "Cached", "start-up", "samples/s", "first epoch"):

@@ -222,8 +222,8 @@ def test_training_that_is_resumed_goes_on_with_the_epoch_that_it_reached(workers
         assert resumed == whole[2:]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("injected", [pytest.param(True, marks=pytest.mark.long), False])
+@pytest.mark.long
+@pytest.mark.parametrize("injected", [True, False])
 def test_two_ranks_share_samples_and_workers_whoever_would_inject_a_sampler(home, command_line, injected):
     told = command_line(home, injected)
     for epoch in range(2):

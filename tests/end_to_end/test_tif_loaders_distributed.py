@@ -17,7 +17,7 @@ from autotune.loaders.tif_pairs import create_ldm_dataloaders
 from autotune.registry import open_registry
 from autotune.spec import LoaderConfig
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")]
 
 RANKS = 2
 COUNT = 24

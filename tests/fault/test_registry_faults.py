@@ -70,7 +70,7 @@ def _put_file_in_place_of_home(file):
 
 def _drop_table(file):
     with sqlite3.connect(file) as connection:
-        connection.execute("DROP TABLE newest_decisions")
+        connection.execute("DROP TABLE deployments")
     connection.close()
 
 

@@ -44,10 +44,10 @@ def tuned(dataset, base, order, plan, *, seed):
     shuffle, rest = order["shuffle"], {name: order[name] for name in ("batch_size", "drop_last")}
     plain = make_loader(dataset, base, shuffle=shuffle, seed=seed, **rest)
 
-    def trial(resolved, batches):
+    def trial(resolved, batches, epoch_batches):
         rivals = rivals_of(resolved, checked_settings(plan["settings"], {}), pins={}, has_accelerator=False)
         more = {name: plan[name] for name in ("segments", "segment_batches", "seed")}
-        return Trial(resolved, rivals, batches=batches, **more)
+        return Trial(resolved, rivals, batches=batches, epoch_batches=epoch_batches, **more)
 
     return OnlineLoader(plain, trial, epochs=plan["epochs"])
 

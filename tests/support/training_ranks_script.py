@@ -125,5 +125,18 @@ again.train()
 told["grouped"], told["again"] = losses(grouped.history), losses(again.history)
 told["grouped_weights"] = summed(grouped)
 
+
+class StopsOne(Callback):
+    """Ends the training on the last rank alone."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.trainer.stop_training = rank == 1
+
+
+stopped = trainer(StopsOne(), CheckpointingCallback(folder / "stopped", every_epochs=5))
+stopped.train()
+told["stopped"] = stopped.epoch, stopped.stop_training
+told["seconds"] = [stopped.history[name] for name in ("first_batch_s", "train_s")]
+
 (folder / f"rank-{rank}.json").write_text(json.dumps(told))
 torch.distributed.destroy_process_group()

@@ -75,7 +75,7 @@ class Callback:
         """Take note that the training ends by an error, which is raised afterwards."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what the callback goes on with after a break, in tensors and plain values."""
+        """Give what the callback goes on with after a break, in tensors and plain values (`float`, not NumPy's)."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -20,9 +20,10 @@ class CheckpointingCallback(Callback):
     """Keeps `model_last.pt`, `model_best.pt` and `model_epoch_<number>.pt` of the last few epochs.
 
     Where a training ends by an error, `model_before_error.pt` holds the state after its last whole batch, or after its
-    last update where the error came in a batch whose gradients wait for others. An epoch's files are one on the disk,
-    under several names. Only what this training wrote is removed, before a break too; another one in the same folder
-    writes over files of the same name.
+    last update where the error came in a batch whose gradients wait for others; it stays as it is where the error came
+    within an update, which leaves nothing to go on from. An epoch's files are one on the disk, under several names.
+    Only what this training wrote is removed, before a break too; another one in the same folder writes over files of
+    the same name.
 
     Args:
         checkpoint_dir: Folder of the files.
@@ -71,15 +72,15 @@ class CheckpointingCallback(Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Take what was not given from the configuration."""
         del logs
-        value = self._best.value
-        self._best = Best(self._mode or self.trainer.config.monitor_mode)
-        self._best.value = value
+        config, before = self.trainer.config, self._best
+        self._best = Best(self._mode or config.monitor_mode, monitor=self._monitor or config.monitor)
+        self._best.go_on_from(before)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Keep the epoch where it is due or the best."""
         config = self.trainer.config
-        best = self._best.improves(monitored(logs or {}, self._monitor or config.monitor))
-        over = self.trainer.stop_training or epoch + 1 >= config.epochs
+        best = self._best.improves(monitored(logs or {}, self._best.monitor or config.monitor))
+        over = self.trainer.agrees_to_stop() or epoch + 1 >= config.epochs
         due = over or (epoch + 1) % (self._every or config.checkpoint_every_epochs) == 0
         if due:
             self._save_epoch(f"model_epoch_{epoch:04d}.pt", [LAST, BEST] if best else [LAST])
@@ -88,20 +89,26 @@ class CheckpointingCallback(Callback):
 
     def on_error(self, error: BaseException) -> None:
         """Keep the state that the error came upon."""
+        kept = []
         try:
             path = self.trainer.save_checkpoint(self.checkpoint_dir / BEFORE_ERROR)
+            kept.append(f"the state before the error is kept in {path}")
         except AutotuneError as further:
             _LOG.warning("the state before the error is not kept: %s", further)
-            return
-        error.add_note(f"The state before the error is kept in {path}, the last whole epoch in {self.last_path}")
+        if self._written and self.last_path.is_file():  # else it is of another training, or not there
+            kept.append(f"the last whole epoch is kept in {self.last_path}")
+        if kept:
+            told = ", ".join(kept)
+            error.add_note(told[0].upper() + told[1:])
 
     def state_dict(self) -> dict[str, Any]:
         """Give the best figure, and the names of the epochs that are kept."""
-        return {"best": self._best.value, "written": list(self._written)}
+        return {"best": self._best.state_dict(), "written": list(self._written)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self._best.value, self._written = state["best"], list(state["written"])
+        self._best.load_state_dict(state["best"])
+        self._written = list(state["written"])
 
     def _save_epoch(self, name: str, names: list[str]) -> None:
         """Write an epoch under its names, and remove old ones."""

@@ -7,21 +7,16 @@ from collections.abc import Sequence
 from autotune.training.callbacks.base import Callback
 from autotune.training.callbacks.early_stopping import EarlyStopping
 from autotune.training.callbacks.progress import ProgressCallback
-from autotune.training.config import Config
 
 
-def with_defaults(callbacks: Sequence[Callback] | None, config: Config) -> list[Callback]:
-    """Give the callbacks of a training.
-
-    Args:
-        callbacks: What the caller gave; None is a bar of progress where there is a terminal.
-        config: Its `early_stopping_patience` adds early stopping, where none is given.
-    """
-    chosen: list[Callback] = [ProgressCallback()] if callbacks is None else list(callbacks)
-    stops = any(isinstance(callback, EarlyStopping) for callback in chosen)
-    if config.early_stopping_patience is not None and not stops:
-        chosen.append(EarlyStopping())
-    return chosen
+def with_progress(callbacks: Sequence[Callback] | None) -> list[Callback]:
+    """Give the callbacks of a training: a bar of progress, where there is a terminal, in place of None."""
+    return [ProgressCallback()] if callbacks is None else list(callbacks)
 
 
-__all__ = ["with_defaults"]
+def default_stopping(callbacks: Sequence[Callback]) -> EarlyStopping | None:
+    """Give the early stopping that goes by the configuration; None where the caller has given some."""
+    return None if any(isinstance(callback, EarlyStopping) for callback in callbacks) else EarlyStopping()
+
+
+__all__ = ["default_stopping", "with_progress"]

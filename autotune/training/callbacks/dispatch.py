@@ -11,6 +11,7 @@ import torch
 from autotune.errors import SpecError
 from autotune.training.callbacks.base import Callback, Logs
 from autotune.training.forward import Outputs
+from autotune.training.plain_values import check_plain
 
 if TYPE_CHECKING:
     from autotune.training.trainer import Trainer
@@ -42,6 +43,11 @@ class Callbacks:
         """Introduce the trainer."""
         for callback in self.all:
             callback.set_trainer(trainer)
+
+    def include(self, callback: Callback, *, wanted: bool) -> None:
+        """Tell a callback from now on, or no longer."""
+        others = [other for other in self.all if other is not callback]
+        self.all = sorted([*others, callback], key=lambda one: one.order) if wanted else others
 
     def on_train_begin(self, logs: Logs) -> None:
         """Tell that the training begins; those that it was told to are told of its end."""
@@ -84,6 +90,8 @@ class Callbacks:
 
     def validated(self, batch: int, outputs: Outputs, probabilities: torch.Tensor) -> None:
         """Tell that a batch of validation is over."""
+        if not self.all:
+            return
         logs = {
             "images": outputs.images,
             "targets": outputs.targets,
@@ -111,10 +119,15 @@ class Callbacks:
         found = ((type(callback).__qualname__, callback.state_dict()) for callback in self.all)
         return [{"name": name, "state": state} for name, state in found if state]
 
-    def set_state(self, states: list[dict[str, Any]]) -> None:
-        """Give each callback the next state of its class; those without one begin anew."""
+    def set_state(self, states: list[dict[str, Any]], *, further: Iterable[Callback] = ()) -> None:
+        """Give each callback the next state of its class; those without one begin anew.
+
+        Args:
+            states: What `state` gave.
+            further: Callbacks that are not told of anything now, and may be later.
+        """
         left = list(states)
-        for callback in self.all:
+        for callback in (*self.all, *further):
             name = type(callback).__qualname__
             mine = next((entry for entry in left if entry["name"] == name), None)
             if mine is not None:
@@ -122,4 +135,14 @@ class Callbacks:
                 callback.load_state_dict(mine["state"])
 
 
-__all__ = ["Callbacks"]
+def check_states(states: list[dict[str, Any]]) -> None:
+    """Refuse states that a checkpoint could not give back.
+
+    Raises:
+        CheckpointError: There is one; the message names the class of the callback, and the place.
+    """
+    for one in states:
+        check_plain(one["state"], f"{one['name']}.state_dict()")
+
+
+__all__ = ["Callbacks", "check_states"]

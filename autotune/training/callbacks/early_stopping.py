@@ -56,15 +56,21 @@ class EarlyStopping(Callback):
             raise SpecError(
                 "EarlyStopping needs patience, got None here and in the configuration; give EarlyStopping(5)"
             )
-        if self._ended and self.waited < wait:
+        config, before = self.trainer.config, self._best
+        self._best = Best(self._mode or config.monitor_mode, self._min_delta, monitor=self._monitor or config.monitor)
+        if not self._best.go_on_from(before):
+            self.waited = 0
+        if self.waited < wait:
+            self.resume()
+
+    def resume(self) -> None:
+        """Let the training go on, where early stopping had ended it."""
+        if self._ended:
             self._ended = self.trainer.stop_training = False
-        value = self._best.value
-        self._best = Best(self._mode or self.trainer.config.monitor_mode, self._min_delta)
-        self._best.value = value
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Count an epoch, and end the training where enough were in vain."""
-        name = self._monitor or self.trainer.config.monitor
+        name = self._best.monitor or self.trainer.config.monitor
         value = monitored(logs or {}, name)
         self.waited = 0 if self._best.improves(value) else self.waited + 1
         if self.waited >= (self._wait() or 1):
@@ -76,11 +82,12 @@ class EarlyStopping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Give the best figure, how long it was waited, and whether that ended the training."""
-        return {"best": self._best.value, "waited": self.waited, "ended": self._ended}
+        return {"best": self._best.state_dict(), "waited": self.waited, "ended": self._ended}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self._best.value, self.waited, self._ended = state["best"], state["waited"], state["ended"]
+        self._best.load_state_dict(state["best"])
+        self.waited, self._ended = state["waited"], state["ended"]
 
     def _wait(self) -> int | None:
         return self._patience or self.trainer.config.early_stopping_patience

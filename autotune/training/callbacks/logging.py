@@ -48,12 +48,7 @@ class LoggingCallback(Callback):
         """Write what trains on what."""
         if not self.trainer.leads:
             return
-        if self._console and not _LOG.hasHandlers():
-            self._handler = logging.StreamHandler()
-            self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-            self._level = _LOG.level
-            _LOG.addHandler(self._handler)
-            _LOG.setLevel(logging.INFO)
+        self._show()
         tags = self.trainer.loader_tags
         self._loader = self.trainer.loader_params
         source = f"study {tags['autotune.study']}, " if "autotune.study" in tags else ""
@@ -78,10 +73,15 @@ class LoggingCallback(Callback):
         self._write({"event": "epoch", "epoch": epoch, **figures})
 
     def on_test_end(self, logs: Logs | None = None) -> None:
-        """Write the figures of a test."""
-        if self.trainer.leads:
-            _LOG.info("test: %s", ", ".join(f"{name} {value:.4g}" for name, value in (logs or {}).items()))
-            self._write({"event": "test", **(logs or {})})
+        """Write the figures of a test, which may come after the end of the training."""
+        if not self.trainer.leads:
+            return
+        shown = self._handler is not None
+        self._show()
+        _LOG.info("test: %s", ", ".join(f"{name} {value:.4g}" for name, value in (logs or {}).items()))
+        if not shown:
+            self._hide()
+        self._write({"event": "test", **(logs or {})})
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Write how the training ended, and leave the program's logging as it was."""
@@ -90,6 +90,19 @@ class LoggingCallback(Callback):
         status = (logs or {}).get("status", "finished")
         _LOG.info("training %s after %d epochs", status, self.trainer.epoch)
         self._write({"event": "end", "status": status, "epoch": self.trainer.epoch})
+        self._hide()
+
+    def _show(self) -> None:
+        """Show what is logged on standard error, where the program has not set logging up itself."""
+        if self._console and not _LOG.hasHandlers():
+            self._handler = logging.StreamHandler()
+            self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+            self._level = _LOG.level
+            _LOG.addHandler(self._handler)
+            _LOG.setLevel(logging.INFO)
+
+    def _hide(self) -> None:
+        """Leave the program's logging as it was."""
         if self._handler is not None:
             _LOG.removeHandler(self._handler)
             _LOG.setLevel(self._level)

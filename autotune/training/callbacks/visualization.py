@@ -73,21 +73,17 @@ class VisualizationCallback(Callback):
     def _draw(self, path: Path) -> None:
         from matplotlib.figure import Figure  # without pyplot, which would choose a backend for the program
 
-        rows = len(self._seen)
+        rows, ignored = len(self._seen), self.trainer.config.ignore_index
         figure = Figure(figsize=(3 * _INCHES, rows * _INCHES), layout="constrained")
         cells = figure.subplots(rows, 3, squeeze=False)
         for row, (image, mask, prediction, title) in zip(cells, self._seen, strict=True):
-            highest = max(1.0, float(mask[mask < _IGNORED].max(initial=1.0)))
+            highest = float(mask[mask != ignored].max(initial=1.0))  # what does not count is clipped to it
             for cell, name, values in zip(row, ("image", "mask", "prediction"), (image, mask, prediction), strict=True):
                 limits = {} if name == "image" else {"vmin": 0.0, "vmax": highest}
                 cell.imshow(values, cmap="viridis" if name == "image" else "gray", **limits)
                 cell.set_title(f"{name} {title}" if name == "mask" else name, fontsize="small")
                 cell.set_axis_off()
         figure.savefig(path, format="png")
-
-
-_IGNORED = 255
-"""Value of masks that means no target, in files of bytes."""
 
 
 def _picture(image: torch.Tensor) -> npt.NDArray[Any]:

@@ -28,7 +28,7 @@ _WARMUP_SHARE_MAX = 0.5
 _ONE_CYCLE_START = 25.0
 """How far under its highest the one-cycle schedule starts; torch's own."""
 _FIELDS = (
-    "epochs", "learning_rate", "min_learning_rate", "monitor_mode", "plateau_factor", "plateau_patience",
+    "epochs", "learning_rate", "min_learning_rate", "monitor", "monitor_mode", "plateau_factor", "plateau_patience",
     "polynomial_power", "scheduler_type", "step_epochs", "step_factor", "warmup_epochs",
 )  # fmt: skip
 """Fields that rates follow from."""
@@ -61,8 +61,11 @@ def create_scheduler(optimizer: Optimizer, config: Config, steps_per_epoch: int)
     steps = config.epochs * per_epoch
     build = None if config.scheduler_type is None else _BUILDERS[config.scheduler_type]
     length = _length(config, steps)
-    # a schedule without a length is the same whatever the number of epochs
-    fields = [name for name in _FIELDS if name != "epochs" or length is not None]
+    # a schedule without a length is the same whatever the number of epochs, and one by steps whatever is monitored
+    without = {"epochs"} if length is None else set()
+    if interval != "metric":
+        without |= {"monitor", "monitor_mode"}
+    fields = [name for name in _FIELDS if name not in without]
     return Schedule(
         optimizer,
         None if build is None else lambda rated: build(rated, fixed, steps),

@@ -69,7 +69,7 @@ def test_each_pass_is_augmented_as_the_dataset_itself_is_in_that_epoch(shape, st
         assert torch.equal(in_order(loader), expected(epoch))
 
 
-@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+@pytest.mark.parametrize("start", [pytest.param("spawn", marks=pytest.mark.slow), "forkserver"])
 def test_workers_that_persist_follow_however_they_were_started(start, tmp_path):
     loader = served("subset", "cached", tmp_path, 1, start=start)
     for epoch in range(2):

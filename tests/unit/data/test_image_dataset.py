@@ -335,7 +335,7 @@ def test_archive_gives_what_the_files_give(folder, tmp_path, stored):
 
 
 @pytest.mark.parametrize("name", EXACT)
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_decode_alike(folder, name, method):
     dataset = ImageFilesDataset.from_folder(folder).with_decoder(name)
     expected = [dataset[index] for index in range(6)]

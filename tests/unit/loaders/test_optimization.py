@@ -394,7 +394,7 @@ def test_a_folder_that_cannot_be_written_costs_the_plot_and_not_the_result(tmp_p
 FAST = {"progress": False, "time_cap_s": 0.2, "confirm_time_cap_s": 0.2, "trial_timeout_s": 60.0}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_optimize_num_workers_varies_the_workers_alone_and_draws_them(tmp_path):
     dataset = make_heights(tmp_path)
     found = optimize_num_workers(

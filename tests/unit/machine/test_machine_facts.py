@@ -9,7 +9,7 @@ import pytest
 
 from autotune.cgroups import Cgroups
 from autotune.errors import SpecError
-from autotune.machine import machine_facts, recognise_environment, shm_size
+from autotune.machine import driver_version, machine_facts, recognise_environment, shm_size
 
 
 def test_memory_is_the_smaller_of_ram_and_group_limit(tmp_path):
@@ -80,3 +80,19 @@ def test_environments_are_recognised_by_their_marks(tmp_path, environ, file, nam
 def test_shared_memory_is_unknown_where_there_is_none(tmp_path):
     assert shm_size(tmp_path / "missing") is None
     assert shm_size(tmp_path) > 0
+
+
+@pytest.mark.parametrize(
+    ("told", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56\nGCC 12.3.0\n", "550.54.15"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  560.35.03  Release Build\n", "560.35.03"),
+        ("something else\n", None),
+    ],
+)  # fmt: skip
+def test_the_version_of_the_driver_is_what_the_kernel_tells(tmp_path, told, version):
+    folder = tmp_path / "proc/driver/nvidia"
+    folder.mkdir(parents=True)
+    (folder / "version").write_text(told)
+    assert driver_version(tmp_path) == version
+    assert driver_version(tmp_path / "absent") is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autotune.resolve.advice import bottleneck_text
+from autotune.advice import bottleneck_text
 from autotune.spec import Bottleneck
 from autotune.units import format_difference
 

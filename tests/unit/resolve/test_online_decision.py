@@ -154,6 +154,42 @@ def test_too_few_batches_leave_rivals_out_and_then_everything():
     assert "too few batches" in none.verdict.why
 
 
+def play_epochs(trial, epochs, epoch_batches, rate_of):
+    """Answer questions as an online loader does, which runs no segment across the end of an epoch."""
+    asked, left = [], epoch_batches
+    while trial.ask is not None:
+        ask = trial.ask
+        if left < (ask.most or ask.fewest):
+            epochs, left = epochs - 1, epoch_batches
+            if epochs <= 0:
+                trial.stop()
+            continue
+        asked.append(ask.setting)
+        left -= ask.most
+        trial.tell(seen(ask.setting, rate_of(ask.setting), batches=ask.window_batches), batches=ask.most)
+    return asked
+
+
+def test_a_setting_whose_pair_is_longer_than_an_epoch_keeps_no_other_from_being_tried():
+    """A pair with four workers takes 39 batches, one with two 29, and an epoch has 30."""
+    plan = {"batches": 40 * 30, "epoch_batches": 30, "segment_batches": 10}
+    trial = Trial(SAFE, [FOUR, TWO, ONE], **plan)
+    asked = play_epochs(trial, 40, 30, lambda setting: 100.0 + 50 * setting.num_workers)
+    assert set(asked) == {SAFE, ONE, TWO}
+    assert (trial.verdict.setting, trial.verdict.outcome) == (TWO, "gain")
+
+
+def test_what_is_left_at_the_end_of_an_epoch_pays_for_no_pair():
+    """Two epochs of 50 batches have one pair of 29 each, though 100 batches are three pairs and a look."""
+    trial = Trial(SAFE, [TWO], batches=100, epoch_batches=50, segment_batches=10)
+    assert play_epochs(trial, 2, 50, lambda setting: 100.0 + 50 * setting.num_workers) == [SAFE]
+    assert "too few batches" in trial.verdict.why
+    trial = Trial(SAFE, [TWO], batches=150, epoch_batches=50, segment_batches=10)
+    asked = play_epochs(trial, 3, 50, lambda setting: 100.0 + 50 * setting.num_workers)
+    assert asked.count(TWO) == 3
+    assert trial.verdict.outcome == "gain"
+
+
 @pytest.mark.parametrize("most", [1, 6, 7, 12, 40])
 def test_no_more_segments_run_than_were_allowed(most):
     trial = Trial(SAFE, RIVALS, batches=100_000, segments=most)

@@ -159,6 +159,22 @@ def test_without_workers_signals_are_left_alone(told):
         assert told == [signal.SIGCHLD]
 
 
+class Unsized(dict):
+    """A batch that cannot tell what is in it."""
+
+    def values(self):
+        raise TypeError("nobody knows my size")
+
+
+def test_a_batch_whose_size_cannot_be_told_is_not_lost():
+    loader = online(
+        Plain(60), num_workers=1, settings=[{"num_workers": 1, "prefetch_factor": 4}],
+        collate_fn=lambda samples: Unsized(indices=[int(sample[0]) for sample in samples]),
+    )  # fmt: skip
+    assert [index for batch in loader for index in batch["indices"]] == list(range(60))
+    assert "nobody knows my size" in loader.report.why
+
+
 @pytest.mark.parametrize("pins", [{}, {"num_workers": 2}])
 def test_a_broken_sample_is_the_callers_error_and_no_settings_fault(pins):
     loader = online(Broken(60), **pins, settings=[{"num_workers": 2, "prefetch_factor": 4}])

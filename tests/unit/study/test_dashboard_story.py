@@ -8,11 +8,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from datetime import timedelta
 
 import pytest
 from optuna.trial import TrialState
 from optuna_dashboard._note import get_note_from_system_attrs
 
+from autotune.compose.storytelling import show_in_dashboard
 from autotune.spec import StudySummary
 from autotune.study.dashboard import story, tell_story
 from autotune.study.optuna_store import KEY
@@ -60,6 +62,18 @@ def test_the_chosen_trial_alone_bears_a_note(told):
     assert summary.best.label() in noted[best_key]
 
 
+def test_notes_link_to_the_decision_where_a_service_is_known(told):
+    bench, summary, best_key, figures = told
+    page = "https://tuning.example.org/decisions/abc"
+    tell_story(bench.study, summary, best_key=best_key, figures=figures, page=page)
+    attrs = bench.study._storage.get_study_system_attrs(bench.study._study_id)
+    link = f"[Evidence, history and review of this decision]({page})"
+    assert link in get_note_from_system_attrs(attrs, None)["body"]
+    (chosen,) = [trial for trial in bench.trials(TrialState.COMPLETE) if trial.user_attrs.get(KEY) == best_key]
+    assert link in get_note_from_system_attrs(attrs, chosen._trial_id)["body"]
+    assert "](" not in story(summary)
+
+
 def test_telling_again_replaces_figures_instead_of_adding_them(told):
     bench, summary, best_key, figures = told
     assert figures
@@ -77,7 +91,9 @@ def saved_figures(study):
 
 def test_a_story_without_ratio_and_rates_is_still_told(told):
     _, summary, _, _ = told
-    bare = StudySummary(study="s", outcome="nothing_feasible", best=summary.default, default=summary.default, why="w")
+    bare = StudySummary(
+        study="s", decision_key="d", outcome="nothing_feasible", best=summary.default, default=summary.default, why="w"
+    )
     assert story(bare).startswith("# s: nothing feasible")
     assert "–" in story(bare)
     assert "Ratio" not in story(bare)
@@ -129,3 +145,17 @@ def ask(process, url):
             assert process.poll() is None, "the dashboard ended"
             assert time.monotonic() < end, "the dashboard does not answer"
             time.sleep(0.2)
+
+
+def test_a_run_is_told_by_its_own_decision_whatever_another_host_decided_meanwhile(make_bench):
+    bench = make_bench(npy_is_faster)
+    summary = bench.run()
+    (mine,) = bench.store.decisions("s")
+    theirs = mine.replace(
+        key="e" * 32, machine=mine.machine.replace(host="there"), decided_at=mine.decided_at + timedelta(seconds=1)
+    )
+    bench.store.save_decision(theirs)
+    show_in_dashboard(bench.study, summary, setting=bench.setting, service_url="http://service")
+    note = get_note_from_system_attrs(bench.study._storage.get_study_system_attrs(bench.study._study_id), None)["body"]
+    assert mine.key in note
+    assert theirs.key not in note

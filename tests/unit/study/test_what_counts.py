@@ -1,12 +1,13 @@
 """What counts from earlier runs, against the budgets, and for a promotion."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from optuna.trial import TrialState
 from study_records import DATASET, MACHINE, WORKLOAD, measured_record, measurement, record
 
-from autotune.constants import CONFIRM_PAIRS_MIN
+from autotune.constants import CONFIRM_PAIRS_MIN, REMEMBERED_CONFIGS
 from autotune.spec import ArchiveUse, Failure, LoaderConfig, MemoryLimit, Phases
 from autotune.study.ledger import Ledger
 from autotune.study.limits import limit_bytes
@@ -115,6 +116,33 @@ def test_an_undecided_run_keeps_what_is_deployed(make_bench):
     summary = noisy.run()
     assert summary.outcome == "undecided"
     assert summary.best == deployed
+
+
+def test_a_regression_does_not_lose_what_is_deployed_once_the_evidence_for_it_became_noisier(make_bench):
+    space = {"batch_size": [32], "num_workers": [0], "cache": ["none"], "archive": ["files", "npy"]}
+    deployed = make_bench(npy_is_faster, noise=0.01, space=space).run().best
+    summary = [make_bench(lambda _: (100.0,), noise=0.3, space=space, budget="30s").run() for _ in range(2)][-1]
+    assert [found.outcome for found in make_bench(npy_is_faster).store.decisions("s")[:2]] == ["undecided"] * 2
+    assert summary.best == deployed
+
+
+def test_once_something_changed_what_is_known_is_measured_again_the_fastest_first(make_bench):
+    first = make_bench(npy_is_faster)
+    first.run()
+    earlier = searched(first)
+    since = max(found.started_at for found in earlier) + timedelta(microseconds=1)
+    known = make_bench(npy_is_faster)
+    known.run()
+    repeated = len(searched(known)) - len(earlier)
+    changed = make_bench(lambda config: (100.0 if config.archive == "npy" else 300.0,))
+    changed = replace(changed, setting=replace(changed.setting, known_since=since))
+    summary = changed.run()
+    again = [found.config for found in searched(changed)[len(earlier) + repeated :]]
+    before = {found.config: found.measurement.samples_per_s for found in earlier}
+    fastest = sorted(before, key=lambda config: before[config])[-REMEMBERED_CONFIGS:]
+    assert set(fastest) <= set(again[: REMEMBERED_CONFIGS + 2])
+    assert len(set(again) & set(before)) > repeated
+    assert summary.best.archive == "files"
 
 
 def test_trials_of_an_earlier_space_are_settled_too(make_bench, tmp_path):

@@ -104,6 +104,7 @@ def crashed():
 def summary():
     return StudySummary(
         study=STUDY,
+        decision_key="d" * 32,
         outcome="gain",
         best=LoaderConfig(batch_size=32, num_workers=4, archive="npy"),
         default=LoaderConfig(batch_size=32),
@@ -134,4 +135,9 @@ def decision(summary, make_record):
         machine=MACHINE,
         dataset=DATASET,
         why=summary.why,
+        ratio=summary.ratio,
+        pairs=summary.pairs,
+        samples_per_s=summary.samples_per_s.best,
+        default_samples_per_s=summary.samples_per_s.default,
+        decided_at=datetime(2030, 5, 1, 13, 0, tzinfo=UTC),
     )

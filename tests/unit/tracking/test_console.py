@@ -141,7 +141,9 @@ def test_summary_says_whether_it_is_noise(summary, outcome, words, not_words):
 
 
 def test_summary_leaves_out_what_was_not_measured(summary):
-    bare = type(summary)(study="s", outcome="nothing_feasible", best=summary.default, default=summary.default)
+    bare = type(summary)(
+        study="s", decision_key="k", outcome="nothing_feasible", best=summary.default, default=summary.default
+    )
     text = rendered(bare)
     assert "not measured" in text
     labels = [line.split("  ")[1] for line in text.splitlines() if line.startswith("  ")]

@@ -3,9 +3,10 @@ import sys
 
 import pytest
 
+from autotune.spec import Bottleneck
 from autotune.tracking.figures import (
+    DECISION_FIGURES,
     FIGURES,
-    figures_page,
     memory_by_batch_size,
     phase_breakdown,
     rate_against_memory,
@@ -82,12 +83,34 @@ def test_text_of_a_failure_cannot_become_markup(make_record, crashed):
     assert "&lt;script&gt;" in trace(figure, "failed").text[0]
 
 
-def test_page_holds_every_figure_and_the_drawing_code_once(records):
-    page = figures_page(study_figures(records), title="<forest>")
-    assert all(f'id="{identifier}"' in page for identifier in FIGURES)
-    assert "<title>&lt;forest&gt;</title>" in page
-    assert 'src="http' not in page
-    assert len(page) < 8_000_000
+def test_a_decision_adds_its_runs_and_where_the_time_of_a_batch_goes(records, make_record, decision):
+    best, default = decision.config, decision.default
+    confirm = [
+        make_record(number, rate=rate, phase="confirm", **config.model_dump())
+        for number, (config, rate) in enumerate([(best, 1400.0), (default, 500.0), (default, 510.0), (best, 1450.0)], 9)
+    ]
+    stages = {
+        best.label(): Bottleneck(
+            config=best.label(), stage="gather", limit="workers", stages={"gather": 8.0, "consume": 2.0}
+        ),
+        default.label(): Bottleneck(
+            config=default.label(), stage="decode", limit="cores", stages={"decode": 30.0, "consume": 2.0}
+        ),
+    }
+    figures = study_figures([*records, *confirm], decision.replace(bottlenecks=tuple(stages.values())))
+    assert set(figures) == {*FIGURES, *DECISION_FIGURES}
+    chosen, usual = figures["confirm-runs"].data
+    assert chosen.name.startswith("chosen: batch 32, workers 4")
+    assert (list(chosen.x), list(chosen.y)) == ([1, 2], [1400.0, 1450.0])
+    assert (usual.name, list(usual.y)) == (f"PyTorch default: {default.label()}", [500.0, 510.0])
+    bars = {bar.name: list(bar.x) for bar in figures["stage-breakdown"].data}
+    assert bars == {"gather": [8.0, 0.0], "consume": [2.0, 2.0], "decode": [0.0, 30.0]}
+
+
+def test_runs_that_confirm_are_no_trials_of_the_search(records, make_record):
+    confirm = make_record(9, rate=5000.0, phase="confirm", batch_size=8)
+    history = study_figures([*records, confirm])["trial-history"]
+    assert 5000.0 not in trace(history, "measured").y
 
 
 def test_neither_plotly_nor_mlflow_is_loaded_until_something_is_drawn_or_sent():

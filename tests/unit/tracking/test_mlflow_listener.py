@@ -39,7 +39,8 @@ def listener(tmp_path, registry):
         registry,
         tracking_uri=default_tracking_uri(home),
         artifact_root=home / "mlartifacts",
-        records=registry.records,
+        evidence=registry,
+        address="https://tuning.example.org",
         now=lambda: 1_900_000_000.0,
     )
 
@@ -100,12 +101,42 @@ def test_study_is_one_parent_run_with_settings_outcome_and_artifacts(listener, p
     assert (metrics["ratio_mean"], metrics["ratio_low"], metrics["ratio_high"]) == (2.81, 2.64, 2.97)
     names = {entry.path for entry in client.list_artifacts(parent.info.run_id)}
     assert names == {
-        "study.yaml", "inspection.json", "decision.json", "champion.json", "summary.json", "figures.html",
+        "study.yaml", "inspection.json", "decision.json", "champion.json", "champion_evidence.json", "summary.json",
+        "report.html",
     }  # fmt: skip
     assert parse_study(artifact(client, parent, "study.yaml"), "study.yaml") == spec
     assert LoaderConfig.from_json(artifact(client, parent, "champion.json")) == summary.best
     assert json.loads(artifact(client, parent, "summary.json"))["outcome"] == "gain"
-    assert "trial-history" in artifact(client, parent, "figures.html")
+    page = artifact(client, parent, "report.html")
+    assert "trial-history" in page
+    assert "95 % interval 2.64 to 2.97" in page
+    assert parent.data.tags["autotune.decision_page"] == f"https://tuning.example.org/decisions/{'d' * 32}"
+
+
+def test_the_champion_is_kept_with_the_runs_that_it_was_promoted_on(listener, play, client, request):
+    decision, records = request.getfixturevalue("decision"), play(listener)
+    parent, children = runs_of(client)
+    evidence = json.loads(artifact(client, parent, "champion_evidence.json"))
+    assert LoaderConfig.model_validate(evidence["config"]) == decision.config
+    assert evidence["decision_key"] == decision.key
+    assert evidence["ratio"] == {"mean": 2.81, "low": 2.64, "high": 2.97}
+    (run,) = evidence["runs"]
+    assert (run["trial_key"], run["phase"], run["samples_per_s"]) == (records[5].key, "confirm", 1390.0)
+    assert run["trial_key"] in children, "each run that is named is a run of MLflow"
+
+
+def test_a_report_told_late_shows_what_was_known_when_the_run_ended(listener, play, client, registry, decision):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        away = MlflowListener(registry, tracking_uri=f"http://127.0.0.1:{free.getsockname()[1]}", evidence=registry)
+        play(away)
+    later = decision.replace(key="e" * 32, why="a later study", decided_at=decision.decided_at.replace(year=2031))
+    registry.save_decision(later)
+    assert listener.finish() == 0
+    parent, _ = runs_of(client)
+    page = artifact(client, parent, "report.html")
+    assert "read 2.8 times as fast" in page
+    assert "a later study" not in page
 
 
 def test_each_trial_is_one_child_run_with_parameters_metrics_and_its_record(listener, play, client):
@@ -350,7 +381,7 @@ def test_study_is_told_to_a_real_server_without_a_word_on_standard_output(tmp_pa
 
     with mlflow_server(tmp_path / "server") as uri:
         unused = tmp_path / "unused"
-        listener = MlflowListener(registry, tracking_uri=uri, artifact_root=unused, records=registry.records)
+        listener = MlflowListener(registry, tracking_uri=uri, artifact_root=unused, evidence=registry)
         records = play(listener)
         assert listener.finish() == 0
         parent, children = runs_of(MlflowClient(tracking_uri=uri))

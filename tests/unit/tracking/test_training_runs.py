@@ -155,6 +155,82 @@ def test_what_mlflow_refuses_is_left_out_and_the_rest_is_told(make, client, capl
     assert client.get_run(run.run_id).data.metrics == {"loss": 1.0}
 
 
+def files_of(client, run):
+    return [file.path for file in client.list_artifacts(run.run_id)]
+
+
+def test_a_file_that_is_gone_holds_nothing_up(make, client, tmp_path, caplog):
+    there = tmp_path / "there.png"
+    there.write_bytes(b"picture")
+    run = make(clock=Clock())
+    run.begin(params={}, tags={})
+    run.log_file(tmp_path / "gone.png")
+    run.log_file(there)
+    run.log_metrics({"loss": 1.0}, step=0)
+    run.finish()
+    told = client.get_run(run.run_id)
+    assert (told.info.status, told.data.metrics) == ("FINISHED", {"loss": 1.0})
+    assert files_of(client, run) == ["there.png"]
+    assert "gone.png is not kept with the run" in caplog.text
+    assert run.waiting == 0
+
+
+def test_a_folder_of_artifacts_that_takes_no_file_holds_nothing_up(make, client, tmp_path, caplog):
+    (tmp_path / "artifacts").write_text("no folder")
+    picture = tmp_path / "epoch.png"
+    picture.write_bytes(b"picture")
+    run = make(clock=Clock())
+    run.begin(params={}, tags={})
+    for step in range(3):
+        run.log_file(picture)
+        run.log_metrics({"loss": 1.0}, step=step)
+        run.note(params={}, tags={"step": str(step)})
+    run.finish("FAILED")
+    told = client.get_run(run.run_id)
+    assert (told.info.status, told.data.tags["step"]) == ("FAILED", "2")
+    assert len(client.get_metric_history(run.run_id, "loss")) == 3
+    assert caplog.text.count("epoch.png is not kept with the run") == 3
+
+
+def test_the_end_of_a_run_is_told_whatever_before_it_cannot_be(make, client, tmp_path, caplog):
+    picture = tmp_path / "epoch.png"
+    picture.write_bytes(b"picture")
+    run = make(clock=Clock())
+    run.begin(params={}, tags={})
+    run.log_metrics({"loss": 1.0}, step=2**70)  # more than the database takes, which is no refusal of MLflow's
+    assert run.waiting == 1
+    run.log_file(picture)
+    run.finish()
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+    assert files_of(client, run) == ["epoch.png"]
+    assert "1 entries of the training could not be sent" in caplog.text
+
+
+class Hurrying(Clock):
+    """Seconds that pass whenever somebody looks, so that every call seems slow."""
+
+    def __call__(self):
+        self.now_s += 10.0
+        return self.now_s
+
+
+def test_calls_that_are_slow_are_all_made_at_the_end(make, client, tmp_path):
+    pictures = [tmp_path / f"{number}.png" for number in range(2)]
+    for picture in pictures:
+        picture.write_bytes(b"picture")
+    run = make(clock=Hurrying(), rest_s=10_000.0)
+    run.begin(params={}, tags={})
+    for step, picture in enumerate(pictures):
+        run.log_metrics({"loss": 1.0}, step=step)
+        run.log_file(picture)
+    assert run.waiting == 4, "MLflow rests after a slow call"
+    run.finish()
+    assert run.waiting == 0
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+    assert len(client.get_metric_history(run.run_id, "loss")) == 2
+    assert files_of(client, run) == ["0.png", "1.png"]
+
+
 def test_a_call_that_failed_after_it_was_done_makes_no_second_run(make, client):
     run = make()
     run.begin(params={}, tags={})

@@ -11,7 +11,7 @@ from rich.console import Console
 from training_parts import Plain, config, model, pairs, torch_loader, trainer
 
 from autotune.errors import SpecError
-from autotune.training import Callback, Trainer
+from autotune.training import Callback, Trainer, train_model
 from autotune.training.callbacks import (
     CheckpointingCallback,
     EarlyStopping,
@@ -88,6 +88,21 @@ def test_the_console_shows_epochs_where_nobody_set_logging_up(tmp_path):
     assert logger.level == logging.NOTSET
 
 
+def test_the_console_shows_the_test_behind_the_training_too(capsys):
+    root = logging.getLogger()
+    kept, root.handlers[:] = list(root.handlers), []
+    try:
+        train_model(
+            model(), config(epochs=1), train_loader=torch_loader(), test_loader=torch_loader(),
+            callbacks=[LoggingCallback(None)],
+        )  # fmt: skip
+    finally:
+        root.handlers[:] = kept
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in lines] == ["training", "epoch", "training", "test:"]
+    assert not logging.getLogger("autotune.training.callbacks.logging").handlers
+
+
 def test_the_log_names_loss_and_waiting(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     trainer(callbacks=[LoggingCallback(None)], epochs=1).train()
@@ -143,6 +158,24 @@ def test_epochs_from_before_a_break_are_removed_in_their_turn(tmp_path):
     resumed.load_checkpoint(tmp_path / "model_epoch_0001.pt")
     resumed.train()
     assert [name for name in names_in(tmp_path) if "epoch" in name] == ["model_epoch_0003.pt", "model_epoch_0004.pt"]
+
+
+def test_an_error_names_the_last_whole_epoch_only_where_this_training_kept_one(tmp_path):
+    class Fails(Callback):
+        def __init__(self, epoch):
+            self.epoch = epoch
+
+        def on_batch_end(self, batch, logs=None):
+            if logs["epoch"] == self.epoch:
+                raise KeyError("mine")
+
+    (tmp_path / "model_last.pt").write_bytes(b"of another training")
+    for epoch in (0, 1):
+        with pytest.raises(KeyError) as caught:
+            trainer(callbacks=[Fails(epoch), CheckpointingCallback(tmp_path)]).train()
+        (note,) = caught.value.__notes__
+        assert str(tmp_path / "model_before_error.pt") in note
+        assert (str(tmp_path / "model_last.pt") in note) is bool(epoch)
 
 
 @pytest.mark.parametrize("name", ["every_epochs", "keep"])

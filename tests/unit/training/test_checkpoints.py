@@ -3,13 +3,14 @@
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from training_parts import Plain, model, torch_loader, trainer
 
 from autotune.errors import CheckpointError
-from autotune.training import Config, Trainer
+from autotune.training import Callback, Config, Trainer
 from autotune.training.checkpoints import (
     VERSION,
     check_signature,
@@ -200,3 +201,55 @@ def test_a_checkpoint_of_half_precision_is_read_without_it(tmp_path):
     full = trainer(torch_loader(), epochs=2)
     full.load_checkpoint(path)
     assert len(full.train()["train_loss"]) == 2
+
+
+class Remembers(Callback):
+    """Goes on with a figure of its own."""
+
+    def __init__(self, **state):
+        self.state = state
+
+    def state_dict(self):
+        return self.state
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ({"best": np.float64(0.5)}, r"got numpy.float64 in Remembers.state_dict\(\)\['best'\]"),
+        ({"all": [(1, np.arange(2))]}, r"got numpy.ndarray in Remembers.state_dict\(\)\['all'\]\[0\]\[1\]"),
+        ({"by": {np.int64(3): 1}}, r"got numpy.int64 in Remembers.state_dict\(\)\['by'\], as a key"),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_written(state, told, tmp_path):
+    path = trainer().save_checkpoint(tmp_path / "one.pt")
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match=told):
+        trainer(callbacks=[Remembers(**state)]).save_checkpoint(path)
+    assert path.read_bytes() == before
+    assert names_in(tmp_path) == ["one.pt"]
+
+
+def test_plain_values_of_a_callback_are_written_and_read(tmp_path):
+    state = {
+        "best": 0.5,
+        "all": [(1, None), {"a"}],
+        "by": {3: torch.arange(2)},
+        "name": "one",
+        "shape": torch.Size([2]),
+    }
+    path = trainer(callbacks=[Remembers(**state)]).save_checkpoint(tmp_path / "one.pt")
+    (read,) = read_checkpoint(path)["callbacks"]
+    assert str(read["state"]) == str(state)
+
+
+def test_a_model_with_more_than_tensors_in_its_state_is_refused_too(tmp_path):
+    class Odd(Plain):
+        def get_extra_state(self):
+            return {"heights": np.arange(2)}
+
+        def set_extra_state(self, state):
+            pass
+
+    with pytest.raises(CheckpointError, match=r"got numpy.ndarray in model\['_extra_state'\]\['heights'\]"):
+        trainer(network=Odd()).save_checkpoint(tmp_path / "one.pt")

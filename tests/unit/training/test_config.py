@@ -102,12 +102,23 @@ def test_an_unknown_field_is_refused_with_the_list_of_fields():
 
 
 def test_fields_that_belong_together_are_changed_at_once():
-    config = Config(threshold_weights=(4, 3, 2, 1))
+    config = Config(use_threshold_weights=True, threshold_weights=(4, 3, 2, 1))
     with pytest.raises(SpecError, match="update"):
         config.thresholds = (5, 10)
     assert config.thresholds == (5, 10, 15, 20)
     config.update(thresholds=[5, 10], threshold_weights=[2, 1])
     assert (config.thresholds, config.threshold_weights) == ((5, 10), (2, 1))
+
+
+def test_weights_that_would_have_no_effect_are_refused():
+    with pytest.raises(SpecError, match=r"threshold_weights needs use_threshold_weights=True.*update\("):
+        Config(threshold_weights=(4, 3, 2, 1))
+    config = Config()
+    with pytest.raises(SpecError, match="needs use_threshold_weights=True"):
+        config.threshold_weights = (4, 3, 2, 1)
+    config.update(use_threshold_weights=True, threshold_weights=(4, 3, 2, 1))
+    with pytest.raises(SpecError, match="needs use_threshold_weights=True"):
+        config.use_threshold_weights = False
 
 
 def test_a_learning_rate_below_its_minimum_is_refused():

@@ -452,6 +452,39 @@ def test_broken_weights_and_overflowing_gradients_are_told_apart():
     assert all(torch.isfinite(value).all() for value in made.model.parameters())
 
 
+def test_scaled_losses_whose_gradients_never_become_finite_end_the_training():
+    class Undefined(Plain):
+        def forward(self, images):
+            logits = super().forward(images)
+            if logits.requires_grad:
+                logits.register_hook(lambda gradient: gradient * torch.nan)
+            return logits
+
+    made = trainer(network=Undefined(), epochs=9)
+    made._prepared().updates.scaler = torch.amp.GradScaler("cpu")
+    with pytest.raises(NonFiniteLossError, match=r"for 20 updates in a row.*mixed_precision=False") as caught:
+        made.train()
+    assert (caught.value.epoch, caught.value.batch) == (4, 3), "the 20th, as an epoch has 4"
+    assert all(torch.isfinite(value).all() for value in made.model.parameters())
+
+
+def test_scaled_losses_may_overflow_now_and_then():
+    class Overflowing(Plain):
+        backward_passes = 0
+
+        def forward(self, images):
+            logits = super().forward(images)
+            if logits.requires_grad:
+                self.backward_passes += 1
+                if self.backward_passes % 20:
+                    logits.register_hook(lambda gradient: gradient * torch.inf)
+            return logits
+
+    made = trainer(network=Overflowing(), epochs=12)
+    made._prepared().updates.scaler = torch.amp.GradScaler("cpu")
+    assert len(made.train()["train_loss"]) == 12
+
+
 def test_what_has_no_loader_is_told():
     alone = Trainer(model(), config(), callbacks=[])
     with pytest.raises(SpecError, match="needs train_loader"):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from registry_values import decision_here, record
+from registry_values import decision_here, facts, machine, record
 from torch.utils.data import BatchSampler, WeightedRandomSampler
 from training_parts import Jittered, config, losses, model, own_loader, pairs, torch_loader, trainer
 
@@ -22,6 +22,7 @@ from autotune.training.callbacks import CheckpointingCallback, LoggingCallback, 
 from autotune.training.loading import loader_params
 
 TUNED = LoaderConfig(batch_size=4, num_workers=1, prefetch_factor=2).canonical(has_accelerator=False)
+ALONE = LoaderConfig(batch_size=4).canonical(has_accelerator=False)
 
 
 @pytest.fixture
@@ -29,10 +30,13 @@ def home(tmp_path):
     """Give the folder of a registry in which the datasets of these tests were tuned."""
     folder = tmp_path / "home"
     with open_registry(folder) as registry:
-        here = {"machine": machine_facts(), "dataset": dataset_facts(Jittered()), "study": "heights"}
+        here = {"machine": machine_facts(), "dataset": dataset_facts(Jittered()), "study": "heights", "kind": "step"}
         registry.save_record(record("a" * 32, minute=1, config=TUNED, **here))
         registry.save_record(record("b" * 32, minute=2, config=TUNED, **here))
-        registry.save_record(record("c" * 32, minute=3, **here))
+        registry.save_record(record("c" * 32, minute=3, config=ALONE, **here))
+        elsewhere = [{"machine": machine(cpu_count=999)}, {"dataset": facts()}, {"kind": "loader"}]
+        for number, other in enumerate(elsewhere):
+            registry.save_record(record(f"{number}" * 32, minute=4 + number, config=TUNED, **{**here, **other}))
         registry.save_decision(decision_here(Jittered(), TUNED, study="heights", key="d" * 32, kind="step"))
     return folder
 
@@ -62,6 +66,15 @@ def test_a_loader_of_best_loader_says_the_same(home):
     assert Trainer(model(), config(), loader, callbacks=(), loader_settings={"home": home}).loader_tags[
         "autotune.trial_key"
     ] == ("b" * 32)
+
+
+@pytest.mark.parametrize(("workers", "trial"), [(1, "b" * 32), (0, "c" * 32), (2, None)])
+def test_a_loader_that_found_another_setting_names_the_trial_that_measured_that_one(workers, trial, home):
+    loader = online_loader(Jittered(), home=home)
+    loader.load_state_dict({"setting": {"num_workers": workers}})
+    tags = Trainer(model(), config(), loader, callbacks=(), loader_settings={"home": home}).loader_tags
+    assert f"workers {workers}" in tags["autotune.loader"]
+    assert tags.get("autotune.trial_key") == trial
 
 
 def test_validation_has_the_batch_size_of_training_and_its_own_order(home):

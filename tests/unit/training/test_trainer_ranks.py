@@ -114,6 +114,15 @@ def test_gradients_that_add_up_on_each_rank_are_averaged_before_their_update(tol
         assert one["again"] == one["grouped"], "each rank goes on with its own gradients that waited"
 
 
+def test_a_training_that_one_rank_ends_ends_on_all_and_is_kept(told, folder):
+    assert [one["stopped"] for one in told] == [[1, True]] * RANKS
+    assert (folder / "stopped" / "model_last.pt").is_file()
+
+
+def test_seconds_of_an_epoch_are_those_of_the_slowest_rank(told):
+    assert told[0]["seconds"] == told[1]["seconds"]
+
+
 def test_a_checkpoint_of_two_ranks_goes_on_in_one_process_and_says_what_differs(folder, caplog):
     alone = Trainer(
         model(),

@@ -162,6 +162,28 @@ def test_training_neither_reads_nor_moves_the_callers_random_numbers():
     assert losses(trainer(seed=3).train()) != losses(one.history)
 
 
+def test_training_seeds_no_accelerator_but_its_own():
+    """What is to be seeded once CUDA begins is kept in a queue until then, also on machines without it."""
+    made, queued = trainer(epochs=1), torch.cuda._lazy_seed_tracker
+    before = queued.manual_seed_all_cb, queued.manual_seed_cb
+    made.train()
+    assert (queued.manual_seed_all_cb, queued.manual_seed_cb) == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_training_leaves_the_random_numbers_of_an_accelerator_alone(device):
+    found = []
+    for seed in (1, 2):
+        made = trainer(epochs=1, device=device)
+        torch.cuda.manual_seed(seed)
+        before = torch.cuda.get_rng_state()
+        found.append(made.train()["train_loss"])
+        assert torch.equal(torch.cuda.get_rng_state(), before)
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 def test_the_same_trainer_goes_back_to_a_checkpoint(tmp_path):
     going = trainer(callbacks=[CheckpointingCallback(tmp_path)])
     going.train()

@@ -1,4 +1,4 @@
-"""The composition root: puts study, runner, registry and tracking together; home of `autotune.tune`."""
+"""A study from start to decision: study, runner, registry and tracking put together."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from autotune.constants import CONFIRM_PAIRS_MIN
-from autotune.errors import DatasetError, FactoryError, SpecError
-from autotune.home import archive_limit_bytes, disk_cache_limit_bytes, home_folder, lock_file
-from autotune.registry import Registry, check_separate, open_registry
+from autotune.compose.places import Places, places, prepared_optuna_url
+from autotune.compose.runs import inspect_dataset
+from autotune.compose.storytelling import show_in_dashboard
+from autotune.registry import Registry, check_separate, open_registry, registry_address
 from autotune.resolve.deployed import deployed_archives
-from autotune.resolve.lookup import storage_url
 from autotune.space import Space
 from autotune.spec import (
-    Failure,
     Inspection,
+    Lease,
     LoaderConfig,
     MemoryLimit,
     Preparing,
@@ -29,12 +29,9 @@ from autotune.spec import (
     StudySpec,
     StudyStarted,
     StudySummary,
-    TrialRecord,
-    TrialRequest,
 )
 from autotune.spec.study_file import spec_from_fields
 from autotune.study.lock import machine_lock
-from autotune.study.pairs import Blocks
 from autotune.study.setting import Setting, notify
 from autotune.trial import LocalRunner, TrialRunner
 from autotune.trial.payload import payload_file, sent_source
@@ -43,64 +40,6 @@ _LOG = logging.getLogger(__name__)
 
 _RUN_KEY = "autotune:run"
 _RUN_ENDED = "autotune:ended"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    """Where everything is kept.
-
-    Attributes:
-        home: Folder of registry, archives and caches.
-        registry_url: SQLAlchemy URL of the registry; None is a file in `home`.
-        tracking_uri: MLflow's tracking URI.
-        lock: File whose lock holds the machine.
-        archive_limit_bytes: Most bytes of all archives together; None is no limit.
-        cache_limit_bytes: Most bytes of all disk caches together; None is no limit.
-    """
-
-    home: Path
-    registry_url: str | None = None
-    tracking_uri: str
-    lock: Path
-    archive_limit_bytes: int | None = None
-    cache_limit_bytes: int | None = None
-
-    @property
-    def optuna_url(self) -> str:
-        """SQLAlchemy URL of Optuna's own database."""
-        return f"sqlite:///{self.home / 'optuna.db'}"
-
-    @property
-    def archive_root(self) -> Path:
-        """Folder of archives."""
-        return self.home / "archives"
-
-    @property
-    def cache_root(self) -> Path:
-        """Folder of disk caches."""
-        return self.home / "cache"
-
-
-def places(home: str | Path | None = None, *, environ: Mapping[str, str] = os.environ) -> Places:
-    """Find out where everything is kept, and make the folder.
-
-    Args:
-        home: Folder; None is `AUTOTUNE_HOME`, else the user's data folder.
-        environ: Environment; `MLFLOW_TRACKING_URI` and `AUTOTUNE_STORAGE` in it win over databases in the folder.
-    """
-    from autotune.tracking.mlflow_listener import default_tracking_uri
-
-    folder = home_folder(home, environ)
-    folder.mkdir(parents=True, exist_ok=True)
-    tracking_uri = environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(folder)
-    return Places(
-        home=folder,
-        registry_url=storage_url(environ),
-        tracking_uri=tracking_uri,
-        lock=lock_file(environ),
-        archive_limit_bytes=archive_limit_bytes(folder, environ),
-        cache_limit_bytes=disk_cache_limit_bytes(folder, environ),
-    )
 
 
 def tune(
@@ -177,6 +116,8 @@ def tune_study(
     at: Places,
     payload: Mapping[str, Any] | None = None,
     listeners: Sequence[StudyListener] = (),
+    lease: Lease | None = None,
+    known_since: datetime | None = None,
 ) -> StudySummary:
     """Run a study from start, or from where a killed run left it, to its decision.
 
@@ -185,11 +126,14 @@ def tune_study(
         at: Where everything is kept.
         payload: Objects without a dotted path: `dataset`, `step`, `collate_fn`.
         listeners: Told beside MLflow.
+        lease: Under which the caller holds the machine already, and without which nothing is written; None takes the
+            machine's lock for this study alone.
+        known_since: What was measured before this time is measured again; None takes all of it as known.
     """
-    check_separate(at.registry_url or f"sqlite:///{at.home / 'registry.db'}", at.optuna_url, at.tracking_uri)
+    check_separate(registry_address(at.home, at.registry_url), at.optuna_url, at.tracking_uri)
     with (
-        machine_lock(f"study {spec.name}", path=at.lock),
-        open_registry(at.home, at.registry_url) as registry,
+        machine_lock(f"study {spec.name}", path=at.lock) if lease is None else nullcontext(),
+        open_registry(at.home, at.registry_url, fence=lease) as registry,
         payload_file(payload, at.home) as payload_path,
         LocalRunner(on_progress=_progress_of(listeners)) as runner,
         ThreadPoolExecutor(max_workers=1) as background,
@@ -200,7 +144,7 @@ def tune_study(
         warm.result()
         setting = _setting(
             spec, inspection, runner=runner, registry=registry, at=at, payload_path=payload_path,
-            listeners=(*listeners, tracker),
+            listeners=(*listeners, tracker), known_since=known_since,
         )  # fmt: skip
         return _run(setting, at)
 
@@ -223,7 +167,11 @@ def _tracker(registry: Registry, at: Places) -> Any:
     from autotune.tracking.mlflow_listener import MlflowListener
 
     return MlflowListener(
-        registry, tracking_uri=at.tracking_uri, artifact_root=at.home / "mlartifacts", records=registry.records
+        registry,
+        tracking_uri=at.tracking_uri,
+        artifact_root=at.home / "mlartifacts",
+        evidence=registry,
+        address=at.service_url,
     )
 
 
@@ -236,6 +184,7 @@ def _setting(
     at: Places,
     payload_path: Path | None,
     listeners: Sequence[StudyListener],
+    known_since: datetime | None,
 ) -> Setting:
     return Setting(
         run_key=uuid4().hex,
@@ -246,6 +195,7 @@ def _setting(
         store=registry,
         listeners=listeners,
         payload_path=payload_path,
+        known_since=known_since,
         archive_root=at.archive_root,
         cache_root=at.cache_root,
         archive_limit_bytes=at.archive_limit_bytes,
@@ -255,13 +205,11 @@ def _setting(
 
 
 def _run(setting: Setting, at: Places) -> StudySummary:
-    from autotune.study.dashboard import tell_story
     from autotune.study.earlier import interrupted_records
     from autotune.study.optuna_store import open_storage, open_study, settle_stale, studies_of
     from autotune.study.run import run_study
-    from autotune.tracking.figures import study_figures
 
-    storage = open_storage(at.optuna_url)
+    storage = open_storage(prepared_optuna_url(at))
     study = open_study(storage, setting.spec, setting.space)
     settled = sum(settle_stale(each, setting.store, setting.spec) for each in studies_of(storage, setting.spec.name))
     if settled:
@@ -277,9 +225,7 @@ def _run(setting: Setting, at: Places) -> StudySummary:
     if setting.spec.subset is not None and summary.best.archive != "files":
         _build_whole_archive(setting, summary.best)
     study.set_user_attr(_RUN_ENDED, setting.run_key)
-    records = [record for record in setting.store.records(setting.spec.name) if record.phase == "search"]
-    chosen = [record.key for record in records if record.config == summary.best]
-    tell_story(study, summary, best_key=chosen[-1] if chosen else None, figures=study_figures(records))
+    show_in_dashboard(study, summary, setting=setting, service_url=at.service_url)
     return summary
 
 
@@ -293,105 +239,3 @@ def _build_whole_archive(setting: Setting, config: LoaderConfig) -> None:
             "the archive of the whole dataset was not built: %s; `autotune archive build` builds it without a time-out",
             record.failure.message,
         )
-
-
-def inspect_dataset(
-    runner: TrialRunner, spec: StudySpec, *, at: Places, payload_path: Path | None = None
-) -> Inspection:
-    """Look at a study's dataset in a process of its own.
-
-    Raises:
-        FactoryError: There is no such factory.
-        DatasetError: It cannot be built or read; the message says why.
-    """
-    found = runner.inspect(single_request(spec, LoaderConfig.torch_default(1), at=at, payload_path=payload_path))
-    if isinstance(found, Failure):
-        if found.kind == "invalid" and found.phase == "build":
-            raise FactoryError(found.message)
-        raise DatasetError(f"the dataset of study {spec.name!r} cannot be used: {found.message}")
-    return found
-
-
-def single_request(
-    spec: StudySpec,
-    config: LoaderConfig,
-    *,
-    at: Places,
-    payload_path: Path | None = None,
-    kept_archives: tuple[str, ...] = (),
-) -> TrialRequest:
-    """Write the request for one run outside a study; the archives that are kept never make room for its own."""
-    return TrialRequest(
-        study=spec.name,
-        phase="measure",
-        workload=spec.workload,
-        config=config,
-        payload_path=str(payload_path) if payload_path else None,
-        archive_root=str(at.archive_root),
-        cache_root=str(at.cache_root),
-        archive_limit_bytes=at.archive_limit_bytes,
-        cache_limit_bytes=at.cache_limit_bytes,
-        kept_archives=kept_archives,
-        time_cap_s=spec.confirm_time_cap_s,
-        timeout_s=spec.trial_timeout_s,
-    )
-
-
-def measure(spec: StudySpec, config: LoaderConfig, *, at: Places) -> TrialRecord:
-    """Measure one configuration of a study once, in a fresh process, and save the record."""
-    with machine_lock(f"measuring {spec.name}", path=at.lock), open_registry(at.home, at.registry_url) as registry:
-        with LocalRunner() as runner:
-            inspection = inspect_dataset(runner, spec, at=at)
-            canonical = config.canonical(has_accelerator=inspection.machine.has_accelerator)
-            kept = tuple(deployed_archives(registry))
-            record = runner.run(single_request(spec, canonical, at=at, kept_archives=kept))
-        registry.save_record(record)
-    return record
-
-
-def compare(
-    spec: StudySpec,
-    rivals: tuple[LoaderConfig, LoaderConfig],
-    *,
-    at: Places,
-    pairs: int = CONFIRM_PAIRS_MIN,
-    on_run: Callable[[TrialRecord], None] = lambda _: None,
-) -> tuple[Blocks, tuple[LoaderConfig, LoaderConfig]]:
-    """Compare two configurations by fresh interleaved runs.
-
-    Args:
-        spec: The study whose dataset and consumer are used.
-        rivals: The two.
-        at: Where everything is kept.
-        pairs: Runs of each.
-        on_run: Called after each run.
-
-    Returns:
-        The runs, and the two configurations in canonical form.
-
-    Raises:
-        SpecError: Both behave the same on this machine.
-    """
-    with (
-        machine_lock(f"comparing in {spec.name}", path=at.lock),
-        open_registry(at.home, at.registry_url) as registry,
-        LocalRunner() as runner,
-    ):
-        accelerated = inspect_dataset(runner, spec, at=at).machine.has_accelerator
-        first, second = (config.canonical(has_accelerator=accelerated) for config in rivals)
-        if first == second:
-            raise SpecError(f"two configurations are compared, got {first.label()} twice; change one of them")
-
-        kept = tuple(deployed_archives(registry))
-
-        def run(config: LoaderConfig) -> TrialRecord:
-            request = single_request(spec, config, at=at, kept_archives=kept)
-            record = runner.run(request.replace(phase="compare"))
-            registry.save_record(record)
-            on_run(record)
-            return record
-
-        blocks = Blocks([first, second], run)
-        for _ in range(pairs):
-            blocks.add()
-    return blocks, (first, second)

@@ -1,0 +1,1 @@
+"""The service of a team: configurations over HTTP, studies that are asked for, and what is deployed."""
