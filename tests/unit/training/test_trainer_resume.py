@@ -67,7 +67,9 @@ WHERE = {"after the first": 0, "between": 2, "after the last": 3}
 EVERYWHERE = ("torch", "autotune, augmented, workers that stay")
 """Kinds of which every place is tried in the quick run; of the others, the place between two batches."""
 WITHIN = [
-    pytest.param(kind, batch, marks=[] if kind in EVERYWHERE or batch == 2 else [pytest.mark.long], id=f"{kind}-{where}")
+    pytest.param(
+        kind, batch, marks=[] if kind in EVERYWHERE or batch == 2 else [pytest.mark.long], id=f"{kind}-{where}"
+    )
     for kind in LOADERS
     for where, batch in WHERE.items()
 ]
