@@ -1,5 +1,6 @@
 """The composition root: puts study, runner, registry and tracking together; home of `autotune.tune`."""
 
+from autotune.compose.holding import lease_held
 from autotune.compose.places import Places, places, prepared_optuna_url
 from autotune.compose.runs import compare, inspect_dataset, measure, saved_runs, single_request
 from autotune.compose.studies import tune, tune_study
@@ -8,6 +9,7 @@ __all__ = [
     "Places",
     "compare",
     "inspect_dataset",
+    "lease_held",
     "measure",
     "places",
     "prepared_optuna_url",
