@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from autotune.compose.sharing_times import SharingTimes
-from autotune.errors import AutotuneError, TrialServerError
+from autotune.errors import AutotuneError, NoMachineError
 from autotune.spec import (
     Failure,
     Inspection,
@@ -22,6 +22,7 @@ from autotune.spec import (
     TrialRecord,
     TrialRequest,
 )
+from autotune.trial import OnRecord, Records
 from autotune.units import format_seconds
 
 _PRESENT_EVERY_S = 1.0
@@ -87,9 +88,9 @@ class SharedPool:
         """Machines that take part now, at least 1."""
         return max(1, self._present)
 
-    def submit(self, requests: Sequence[TrialRequest]) -> Future[tuple[TrialRecord, ...]]:
-        """Have requests measured one after another on one machine, and again on another one where that is lost."""
-        records: Future[tuple[TrialRecord, ...]] = Future()
+    def submit(self, requests: Sequence[TrialRequest], *, on_record: OnRecord | None = None) -> Future[Records]:  # noqa: ARG002 - the protocol's
+        """Have requests measured on one machine; see `TrialPool.submit`."""
+        records: Future[Records] = Future()
         records.set_running_or_notify_cancel()
 
         def hand_on(answer: Future[OrderAnswer]) -> None:
@@ -108,7 +109,7 @@ class SharedPool:
         return self._board.first_machine(self._study.name, self._study.run, self._class).inspection
 
     def probe(self, request: TrialRequest) -> Profile | Failure:
-        """Look at where time and memory of a batch go, on one machine."""
+        """Look at where time and memory of a batch go, on one machine; see `TrialPool.probe`."""
         answer = self._place(TrialOrder(task="probe", requests=(request,))).result()
         found = answer.profile or answer.failure
         assert found is not None  # noqa: S101 - a probe is answered with one of them
@@ -171,15 +172,15 @@ class SharedPool:
         """Refuse to wait for machines for ever.
 
         Raises:
-            TrialServerError: None of the class has been there for too long.
+            NoMachineError: None of the class has been there for too long.
         """
         now_s = self._clock()
         if self._present or not self._pending:
             self._seen_at_s = now_s
         elif now_s - self._seen_at_s >= self._times.awaited_s:
-            raise TrialServerError(
-                f"a study waits {format_seconds(self._times.awaited_s)} for machines, and for {self._study.name!r} none of "
-                f"the class {self._class!r} is left; start workers, then the same command again"
+            raise NoMachineError(
+                f"none of the class {self._class!r} has measured for study {self._study.name!r} within "
+                f"{format_seconds(self._times.awaited_s)}; start workers, then the same command again, which goes on"
             )
 
     def _fail(self, error: AutotuneError) -> None:

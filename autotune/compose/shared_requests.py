@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autotune.compose.places import Places
 from autotune.errors import SpecError
+from autotune.registry import optuna_url
 from autotune.spec import StudySpec, TrialRequest
 
 
@@ -15,8 +16,21 @@ def check_shareable(spec: StudySpec) -> None:
     """
     if spec.dataset.factory is None:
         raise SpecError(
-            f"a study is shared by dotted paths alone, as no code goes through the database, got the object "
-            f"{spec.dataset.type_name} in study {spec.name!r}; write a factory that makes it and name it in a study file"
+            f"a study is shared by dotted paths alone, as no code goes through the database, but {spec.name!r} has the "
+            f"object {spec.dataset.type_name}; write a factory that makes it, and name that in a study file"
+        )
+
+
+def check_storage(at: Places) -> None:
+    """Refuse a registry that other machines cannot reach.
+
+    Raises:
+        SpecError: It is no PostgreSQL database.
+    """
+    if at.registry_url is None or optuna_url(at.registry_url) is None:
+        raise SpecError(
+            f"a study is shared through a PostgreSQL database, got the file {at.registry_url or at.home}; name a "
+            "database that all machines reach with AUTOTUNE_STORAGE=postgresql://user@host/database"
         )
 
 

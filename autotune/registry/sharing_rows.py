@@ -14,7 +14,7 @@ from autotune.registry.writes import insert_into, insert_once
 from autotune.spec import Inspection, StudyMachine, StudySpec
 
 
-def driving(study: str) -> str:
+def driving_lease(study: str) -> str:
     """Name the lease of whoever drives a study."""
     return f"study {study}"
 
@@ -56,7 +56,7 @@ def find(connection: Connection, study: str) -> tuple[Row[Any], bool] | None:
     row = connection.execute(select(SharedStudyRow.__table__).where(SharedStudyRow.name == study)).first()
     if row is None:
         return None
-    lease = connection.execute(select(LeaseRow.__table__).where(LeaseRow.name == driving(study))).first()
+    lease = connection.execute(select(LeaseRow.__table__).where(LeaseRow.name == driving_lease(study))).first()
     now = lease_rows.now_us(connection)
     return row, lease is not None and lease_rows.is_running(connection, lease, now)
 
