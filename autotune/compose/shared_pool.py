@@ -22,7 +22,7 @@ from autotune.spec import (
     TrialRecord,
     TrialRequest,
 )
-from autotune.trial import OnRecord, Records
+from autotune.trial import Records
 from autotune.units import format_seconds
 
 _PRESENT_EVERY_S = 1.0
@@ -88,7 +88,12 @@ class SharedPool:
         """Machines that take part now, at least 1."""
         return max(1, self._present)
 
-    def submit(self, requests: Sequence[TrialRequest], *, on_record: OnRecord | None = None) -> Future[Records]:  # noqa: ARG002 - the protocol's
+    def submit(
+        self,
+        requests: Sequence[TrialRequest],
+        *,
+        on_record: Callable[[TrialRecord], None] | None = None,  # noqa: ARG002 - the protocol's
+    ) -> Future[Records]:
         """Have requests measured on one machine; see `TrialPool.submit`."""
         records: Future[Records] = Future()
         records.set_running_or_notify_cancel()
