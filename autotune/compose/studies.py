@@ -33,7 +33,7 @@ from autotune.spec import (
 from autotune.spec.study_file import spec_from_fields
 from autotune.study.lock import machine_lock
 from autotune.study.setting import Setting, notify
-from autotune.trial import LocalRunner, TrialRunner
+from autotune.trial import LocalRunner, SinglePool, TrialPool
 from autotune.trial.payload import payload_file, sent_source
 
 _LOG = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def tune_study(
         inspection = inspect_dataset(runner, spec, at=at, payload_path=payload_path)
         warm.result()
         setting = _setting(
-            spec, inspection, runner=runner, registry=registry, at=at, payload_path=payload_path,
+            spec, inspection, pool=SinglePool(runner), registry=registry, at=at, payload_path=payload_path,
             listeners=(*listeners, tracker), known_since=known_since,
         )  # fmt: skip
         return _run(setting, at)
@@ -179,7 +179,7 @@ def _setting(
     spec: StudySpec,
     inspection: Inspection,
     *,
-    runner: TrialRunner,
+    pool: TrialPool,
     registry: Registry,
     at: Places,
     payload_path: Path | None,
@@ -191,7 +191,7 @@ def _setting(
         spec=spec,
         inspection=inspection,
         space=Space.of_study(spec, inspection),
-        runner=runner,
+        pool=pool,
         store=registry,
         listeners=listeners,
         payload_path=payload_path,
@@ -232,7 +232,8 @@ def _run(setting: Setting, at: Places) -> StudySummary:
 def _build_whole_archive(setting: Setting, config: LoaderConfig) -> None:
     """Build the chosen archive for the whole dataset: the study measured on a part of it."""
     request = setting.request(config, phase="measure")
-    record = setting.runner.run(request.replace(workload=request.workload.replace(subset=None)))
+    whole = request.replace(workload=request.workload.replace(subset=None))
+    (record,) = setting.pool.submit([whole]).result()
     setting.store.save_record(record)
     if record.failure is not None:
         _LOG.warning(
