@@ -114,12 +114,8 @@ def settled(connection: Connection, keys: Collection[str]) -> dict[str, str | No
 
 
 def answers(connection: Connection, study: str) -> list[str]:
-    """Give all answers of a study, those of the newest orders first."""
-    statement = (
-        select(TrialOrderRow.answer)
-        .where(TrialOrderRow.study == study, TrialOrderRow.state == "answered")
-        .order_by(TrialOrderRow.created_us.desc(), TrialOrderRow.key)
-    )
+    """Give all answers of a study."""
+    statement = select(TrialOrderRow.answer).where(TrialOrderRow.study == study, TrialOrderRow.state == "answered")
     return [str(text) for text in connection.execute(statement).scalars()]
 
 

@@ -34,10 +34,12 @@ class Sharing(Transactions):
         def work(connection: Connection) -> int:
             answered = order_rows.answers(connection, spec.name)
             records = [record for text in answered for record in self._parse(OrderAnswer, text).records]
-            for record in records:  # the newest first: where one was measured twice, the later one counts
+            # a bad reading says nothing of its configuration, which is measured again
+            sensible = [one for one in records if one.failure is None or one.failure.kind != "senseless"]
+            for record in sensible:
                 writes.insert_record(connection, record)
             sharing_rows.open_run(connection, spec, run)
-            return len(records)
+            return len(sensible)
 
         return self._write(work)
 

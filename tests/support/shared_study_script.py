@@ -17,7 +17,8 @@ from autotune.spec.study_file import read_study
 
 
 def tell(event, **fields):
-    print(json.dumps({"event": event, **fields}), flush=True)
+    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
+    sys.stdout.flush()
 
 
 class Listener:
