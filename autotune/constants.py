@@ -201,5 +201,7 @@ CLAIM_RENEWED_SHARE = 0.25
 """Share of a claim's life after which it is renewed: three renewals may fail in a row."""
 ORDER_POLL_S = 0.25
 """Time between two looks at the registry: idle machines lose that at most, and each look takes a millisecond."""
+STUDY_LOOKED_AT_EVERY_S = 1.0
+"""Time between two looks of an idle machine at the study itself, which change less than what is ordered."""
 MACHINES_AWAITED_S = 600.0
 """How long a study waits for a machine that can measure: jobs of a cluster do not start at once."""

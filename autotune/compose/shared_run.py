@@ -85,7 +85,7 @@ class SharedRun:
             thread.join(_ENDS_WITHIN_S)
 
     def result(self) -> dict[str, StudySummary]:
-        """Wait for the end; give how it ended for each class, in the order in which their first machines joined.
+        """Wait for the end; give how it ended for each class, in the order in which they began.
 
         Raises:
             NoMachineError: None joined in time, or none was left.
@@ -111,7 +111,7 @@ class SharedRun:
             if present != shown:
                 shown = present
                 self._listener.on_machines(present)
-            for machine_class in present.keys() - self._summaries.keys():
+            for machine_class in sorted(present.keys() - self._summaries.keys()):
                 self._begin(machine_class)
             if self._summaries and all(future.done() for future in self._summaries.values()):
                 return

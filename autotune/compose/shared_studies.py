@@ -44,7 +44,7 @@ def tune_shared(
         times: How long it waits.
 
     Returns:
-        How it ended for each class of machines that took part, in the order in which they joined.
+        How it ended for each class of machines that took part, in the order in which they began.
 
     Raises:
         SpecError: The study cannot be shared, or the registry cannot be reached by others.

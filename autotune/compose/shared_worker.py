@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from autotune.compose.shared_requests import accepted, check_same
 from autotune.compose.sharing_times import SharingTimes
 from autotune.errors import AutotuneError
 from autotune.registry import Registry
-from autotune.spec import OrderAnswer, SharedStudy, StudyMachine, StudySpec, TrialClaim
+from autotune.spec import Inspection, OrderAnswer, SharedStudy, StudyMachine, StudySpec, TrialClaim
 from autotune.trial import TrialRunner
 
 WorkerEnd = Literal["decided", "idle", "once", "stopped"]
@@ -84,6 +85,7 @@ class SharedWorker:
         self._clock = clock
         self._busy_at_s = clock()
         self._told_waiting = ""
+        self._inspection: Inspection | None = None
 
     def serve(self) -> WorkerEnd:
         """Take part in each run of the study that is driven, until there is a reason to end.
@@ -104,8 +106,8 @@ class SharedWorker:
             elif study is None or study.ended:
                 self._tell_waiting(f"nobody shares study {self._spec.name} yet")
             else:
-                self._tell_waiting(f"the driver of study {self._spec.name} is gone; start it again, it goes on")
-            if end := self._pause():
+                self._tell_waiting(_gone(study.name))
+            if end := self._pause(self._times.poll_s):
                 return end
 
     def _take_part(self, study: SharedStudy) -> WorkerEnd | None:
@@ -113,8 +115,9 @@ class SharedWorker:
         check_same(self._spec, study.spec)
         with ExitStack() as held:
             held.enter_context(self._holding())
-            inspection = inspect_dataset(self._runner, self._spec, at=self._at)
-            machine = StudyMachine(study=study.name, run=study.run, holder=this_process(), inspection=inspection)
+            found = self._inspection or inspect_dataset(self._runner, self._spec, at=self._at)
+            self._inspection = found
+            machine = StudyMachine(study=study.name, run=study.run, holder=this_process(), inspection=found)
             if not self._registry.join_study(machine, self._times.claim_s):
                 return None
             held.callback(self._leave, machine)
@@ -125,28 +128,25 @@ class SharedWorker:
 
     def _measure_all(self, machine: StudyMachine) -> WorkerEnd | None:
         """Measure order after order; None where the run was replaced by another one."""
-        seen_at_s = self._clock()
+        looked_at_s = -math.inf
         while True:
             claim = self._registry.claim_order(machine, self._times.claim_s)
             if claim is not None:
                 self._measure(claim)
-                self._busy_at_s = seen_at_s = self._clock()
+                self._busy_at_s = self._clock()
                 if self._once:
                     return "once"
-                if self._stop.is_set():
-                    return "stopped"
-                continue
-            now = self._registry.shared_study(machine.study)
-            if now is None or now.run != machine.run:
-                return None
-            if now.ended:
-                return "decided"
-            if not now.driven:
-                self._tell_waiting(f"the driver of study {now.name} is gone; start it again, it goes on")
-            if self._clock() - seen_at_s >= self._times.renewed_every_s:
+            elif self._clock() - looked_at_s >= self._times.looked_every_s:
+                looked_at_s = self._clock()
                 self._registry.stay_in_study(machine.key, self._times.claim_s)
-                seen_at_s = self._clock()
-            if end := self._pause():
+                now = self._registry.shared_study(machine.study)
+                if now is None or now.run != machine.run:
+                    return None
+                if now.ended:
+                    return "decided"
+                if not now.driven:
+                    self._tell_waiting(_gone(now.name))
+            if end := self._pause(0.0 if claim is not None else self._times.poll_s):
                 return end
 
     def _measure(self, claim: TrialClaim) -> None:
@@ -158,9 +158,9 @@ class SharedWorker:
         else:
             self._listener.on_refused(claim)
 
-    def _pause(self) -> WorkerEnd | None:
+    def _pause(self, seconds: float) -> WorkerEnd | None:
         """Wait for the next look; gives why there is none."""
-        if self._stop.wait(self._times.poll_s):
+        if self._stop.wait(seconds):
             return "stopped"
         return "idle" if self._clock() - self._busy_at_s >= self._idle_s else None
 
@@ -172,3 +172,7 @@ class SharedWorker:
         if why != self._told_waiting:
             self._told_waiting = why
             self._listener.on_waiting(why)
+
+
+def _gone(study: str) -> str:
+    return f"the driver of study {study} is gone; start it again, it goes on"

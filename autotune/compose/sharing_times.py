@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autotune.constants import CLAIM_RENEWED_SHARE, CLAIM_S, MACHINES_AWAITED_S, ORDER_POLL_S
+from autotune.constants import (
+    CLAIM_RENEWED_SHARE,
+    CLAIM_S,
+    MACHINES_AWAITED_S,
+    ORDER_POLL_S,
+    STUDY_LOOKED_AT_EVERY_S,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,11 @@ class SharingTimes:
     def renewed_every_s(self) -> float:
         """Time between two renewals of a claim."""
         return CLAIM_RENEWED_SHARE * self.claim_s
+
+    @property
+    def looked_every_s(self) -> float:
+        """Time after which an idle machine says that it is there, and looks whether the study goes on."""
+        return min(STUDY_LOOKED_AT_EVERY_S, self.renewed_every_s)
 
 
 __all__ = ["SharingTimes"]

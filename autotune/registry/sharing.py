@@ -100,12 +100,18 @@ class Sharing(Transactions):
         self._write(lambda connection: sharing_rows.stay(connection, worker, _us(life_s)))
 
     def claim_order(self, machine: StudyMachine, life_s: float) -> TrialClaim | None:
-        """Take the order that waits longest for a machine of this class; None where none does."""
+        """Take the order that waits longest for a machine of this class; None where none does.
+
+        The machine counts as taking part for as long as the claim lives.
+        """
 
         def work(connection: Connection) -> tuple[str, int] | None:
-            return order_rows.claim(
+            taken = order_rows.claim(
                 connection, machine.study, machine.machine_class, worker=machine.key, life_us=_us(life_s)
             )
+            if taken is not None:
+                sharing_rows.stay(connection, machine.key, _us(life_s))
+            return taken
 
         found = self._write(work)
         if found is None:

@@ -47,8 +47,8 @@ def end_run(connection: Connection, study: str, run: str) -> None:
 
 def forget(connection: Connection, study: str) -> None:
     """Forget the orders and machines of a study; who answers such an order later is refused."""
-    for table in (TrialOrderRow, StudyMachineRow):
-        connection.execute(delete(table).where(table.study == study))
+    connection.execute(delete(TrialOrderRow).where(TrialOrderRow.study == study))
+    connection.execute(delete(StudyMachineRow).where(StudyMachineRow.study == study))
 
 
 def find(connection: Connection, study: str) -> tuple[Row[Any], bool] | None:

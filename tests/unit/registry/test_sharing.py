@@ -186,6 +186,18 @@ def test_a_machine_with_another_dataset_or_other_major_versions_than_its_class_i
     assert registry.first_machine("s", "r", first.machine_class) == first
 
 
+def test_a_machine_counts_as_there_while_it_measures(registry, tmp_path):
+    registry.share_study(SPEC, "r")
+    one = joined(registry)
+    registry.place_order("s", one.machine_class, order_of(tmp_path, "a"))
+    registry.leave_study(one.key)
+    claim = registry.claim_order(one, LIFE_S)
+    assert registry.machines_present("s", "r") == {one.machine_class: 1}
+    registry.leave_study(one.key)
+    registry.renew_claim(claim, LIFE_S)
+    assert registry.machines_present("s", "r") == {one.machine_class: 1}
+
+
 def test_a_machine_counts_as_there_while_it_says_so(registry):
     registry.share_study(SPEC, "r")
     one, other = joined(registry), joined(registry)
