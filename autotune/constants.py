@@ -191,3 +191,17 @@ LEASE_RENEWED_EVERY_S = 60.0
 """Time between renewals of a lease: four may fail in a row before it expires."""
 KEEP_DAYS = 90
 """Days that trial records stay, and archives that nothing deploys, unless a night is told otherwise."""
+
+# Many machines
+
+CLAIM_S = 60.0
+"""Life of a worker's claim on a trial that is not renewed: a machine that was lost holds a study up for no longer, and
+a network that is gone for a moment costs nothing."""
+CLAIM_RENEWED_SHARE = 0.25
+"""Share of a claim's life after which it is renewed: three renewals may fail in a row."""
+ORDER_POLL_S = 0.25
+"""Time between two looks at the registry: idle machines lose that at most, and each look takes a millisecond."""
+STUDY_LOOKED_AT_EVERY_S = 1.0
+"""Time between two looks of an idle machine at the study itself, which change less than what is ordered."""
+MACHINES_AWAITED_S = 600.0
+"""How long a study waits for a machine that can measure: jobs of a cluster do not start at once."""

@@ -33,6 +33,7 @@ from autotune.cli import (
     serve,
     tokens,
     tune,
+    worker,
 )
 from autotune.cli.output import exit_code
 from autotune.errors import AutotuneError
@@ -86,6 +87,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 _COMMANDS: dict[Any, Callable[..., None]] = {
     tune: _going_on(tune.command),
     nightly: _going_on(nightly.command),
+    worker: _going_on(worker.command),
 }
 """What a command runs, where that is not as its module has it: these go on from where they were stopped."""
 for _module in (
@@ -101,6 +103,7 @@ for _module in (
     nightly,
     report,
     serve,
+    worker,
 ):
     _name = _module.__name__.rpartition(".")[2].replace("_", "-")
     app.command(_name, epilog=_module.EXAMPLES, no_args_is_help=_module.NEEDS_ARGUMENTS)(

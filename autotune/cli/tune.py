@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from autotune.cli.output import EXIT_NOTHING_FEASIBLE, error_console, naming_the_factory, print_json
-from autotune.compose import Places, inspect_dataset, places, tune_study
+from autotune.cli.tune_shared import SharedProgress, tell_classes
+from autotune.compose import Places, inspect_dataset, places, tune_shared, tune_study
+from autotune.errors import SpecError
 from autotune.space import PRIORS, Space
 from autotune.spec import StudySpec
 from autotune.spec.study_file import read_study, spec_from_fields
@@ -28,8 +30,13 @@ autotune tune studies/forest_gaps.yaml --budget 30s --json > result.json
 
 autotune tune studies/forest_gaps.yaml --dry-run
 
+AUTOTUNE_STORAGE=postgresql://user@host/database autotune tune studies/forest_gaps.yaml --shared
+
 A study file needs three lines: name, dataset (package.module:factory) and budget. A killed study goes on
-where it was when the same command is given again."""
+where it was when the same command is given again.
+
+With --shared other machines measure too, one trial at a time each: `autotune worker --study NAME` there joins at any \
+time. Machines of another class get a study of their own in the same run."""
 
 
 def command(
@@ -40,16 +47,26 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
     show: Annotated[bool, typer.Option("--show-spec", help="Print the study with all defaults, and stop.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would be tried, and stop.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="Let workers on other machines measure too.")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="With --shared: measure on this machine too, or drive only.")
+    ] = True,
 ) -> None:
     """Search, measure and confirm the fastest configuration of a study."""
     spec = _overridden(read_study(study), budget, trials)
     if show:
         print(show_spec(spec), end="")
         return
+    if not measure and not shared:
+        raise SpecError("--no-measure belongs to --shared, as nobody else would measure; add --shared, or leave it out")
     at = places(home)
     if dry_run:
         with naming_the_factory(study):
             _describe(spec, at)
+        return
+    if shared:
+        with naming_the_factory(study):
+            tell_classes(tune_shared(spec, at=at, listener=SharedProgress(error_console()), measures=measure), as_json)
         return
     with naming_the_factory(study), closing(ConsoleListener(error_console(), show_summary=as_json)) as progress:
         summary = tune_study(spec, at=at, listeners=[progress])

@@ -7,6 +7,7 @@ from autotune.registry.postgresql import make_schema_of, optuna_url
 from autotune.registry.reviews import SAFE_DEFAULT
 from autotune.registry.rows import Candidate, Changes, Measured, OutboxEntry
 from autotune.registry.separation import check_separate
+from autotune.registry.sharing_rows import driving_lease
 from autotune.registry.store import Registry
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "OutboxEntry",
     "Registry",
     "check_separate",
+    "driving_lease",
     "make_schema_of",
     "open_existing",
     "open_registry",

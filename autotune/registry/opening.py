@@ -25,7 +25,7 @@ from autotune.registry.tables import VERSION_TABLE
 from autotune.registry.waiting import SERVER_WAIT_S, SQLITE_WAIT_S, patiently
 from autotune.spec import Lease
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; a test compares it with Alembic's own answer."""
 
 READ_WAIT_S = 2.0

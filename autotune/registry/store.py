@@ -15,6 +15,7 @@ from autotune.registry.leases import Leases
 from autotune.registry.nights import Nights
 from autotune.registry.reviews import Reviews
 from autotune.registry.rows import CONFIG_FIELDS, Candidate, Measured, OutboxEntry
+from autotune.registry.sharing import Sharing
 from autotune.registry.study_queue import StudyQueue
 from autotune.registry.tables import DecisionEventRow, DecisionRow, DeploymentRow, MachineRow, TrialRow
 from autotune.spec import Decision, DecisionEvent, LoaderConfig, MachineFacts, TrialRecord
@@ -30,7 +31,7 @@ CANDIDATES_LIMIT = 256
 """Groups that the resolver looks at; more studies of one dataset on one machine class are not told apart."""
 
 
-class Registry(Reviews, Access, StudyQueue, Nights, Leases):
+class Registry(Reviews, Access, StudyQueue, Nights, Leases, Sharing):
     """The registry, opened; `open_registry` and `open_existing` give one.
 
     It is made of parts: records and decisions are here, the others are its bases. Every method is one

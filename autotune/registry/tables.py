@@ -223,3 +223,57 @@ class NightlyRunRow(Base):
     ended_us: Mapped[int | None] = mapped_column(BigInteger)
     exit_code: Mapped[int | None]
     body: Mapped[str] = mapped_column(Text)
+
+
+class SharedStudyRow(Base):
+    """A study that many machines measure for; `body` is its `StudySpec`. Times are the database's clock."""
+
+    __tablename__ = "shared_studies"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    run: Mapped[str]
+    body: Mapped[str] = mapped_column(Text)
+    opened_us: Mapped[int] = mapped_column(BigInteger)
+    ended_us: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class StudyMachineRow(Base):
+    """A machine that has joined a run of a shared study; `body` is its `StudyMachine`.
+
+    It is there until `expires_us`, by the database's clock.
+    """
+
+    __tablename__ = "study_machines"
+    __table_args__ = (Index("ix_study_machines_study_run", "study", "run"),)
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    study: Mapped[str]
+    run: Mapped[str]
+    machine_class: Mapped[str]
+    joined_us: Mapped[int] = mapped_column(BigInteger)
+    expires_us: Mapped[int] = mapped_column(BigInteger)
+    body: Mapped[str] = mapped_column(Text)
+
+
+class TrialOrderRow(Base):
+    """Requests that some machine of a class measures; `body` is their `TrialOrder`, `answer` an `OrderAnswer`.
+
+    `state` is open, taken or answered. The worker that took it has it until `expires_us`, by the database's clock;
+    then another one may take it over. `token` grows with each change of hands, `attempts` with each that was not
+    given back.
+    """
+
+    __tablename__ = "trial_orders"
+    __table_args__ = (Index("ix_trial_orders_study_class_state", "study", "machine_class", "state"),)
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    study: Mapped[str]
+    machine_class: Mapped[str]
+    body: Mapped[str] = mapped_column(Text)
+    state: Mapped[str]
+    worker: Mapped[str]
+    token: Mapped[int] = mapped_column(BigInteger)
+    attempts: Mapped[int]
+    expires_us: Mapped[int] = mapped_column(BigInteger)
+    created_us: Mapped[int] = mapped_column(BigInteger)
+    answer: Mapped[str | None] = mapped_column(Text)

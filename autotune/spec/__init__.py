@@ -34,6 +34,7 @@ from autotune.spec.nightly import NightlyReport, NightOutcome, Pruned, StudyNigh
 from autotune.spec.profile import Bottleneck, Bound, Headroom, Line, Profile
 from autotune.spec.queued_study import QueuedStudy, QueueState
 from autotune.spec.record import Decision, Outcome, TrialRecord, TrialRequest
+from autotune.spec.sharing import OrderAnswer, SharedStudy, StudyMachine, TrialClaim, TrialOrder
 from autotune.spec.study import Budget, SpaceSpec, StudySpec
 from autotune.spec.workload import Consumer, DatasetSource, MemoryLimit, Workload
 
@@ -69,6 +70,7 @@ __all__ = [
     "MemoryUse",
     "NightOutcome",
     "NightlyReport",
+    "OrderAnswer",
     "Outcome",
     "PageCacheState",
     "PhaseStarted",
@@ -80,15 +82,19 @@ __all__ = [
     "QueuedStudy",
     "Rates",
     "Scope",
+    "SharedStudy",
     "SpaceSpec",
     "StudyEnded",
     "StudyListener",
+    "StudyMachine",
     "StudyNight",
     "StudySpec",
     "StudyStarted",
     "StudySummary",
     "Task",
+    "TrialClaim",
     "TrialFinished",
+    "TrialOrder",
     "TrialRecord",
     "TrialRequest",
     "Value",

@@ -11,7 +11,10 @@ from autotune.study.setting import Setting
 
 def interrupted_records(setting: Setting) -> list[TrialRecord]:
     """Give the records of a run that ended without a decision: they are kept, and their time is charged."""
-    decided = [decision.decided_at for decision in setting.store.decisions(setting.spec.name)]
+    here = setting.inspection.machine.machine_class
+    decisions = setting.store.decisions(setting.spec.name)
+    # machines of other classes come to decisions of their own in the same run
+    decided = [decision.decided_at for decision in decisions if decision.machine.machine_class == here]
     last = max(decided, default=None)
     records = setting.store.records(setting.spec.name)
     return [

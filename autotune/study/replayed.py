@@ -24,7 +24,7 @@ from autotune.spec.study import Promotion
 from autotune.study.optuna_store import sampler
 from autotune.study.run import run_study
 from autotune.study.setting import Setting
-from autotune.trial import Landscape, ReplayRunner
+from autotune.trial import Landscape, ReplayRunner, SinglePool
 from autotune.trial.noise import Noise
 
 BUDGET_S = 300.0
@@ -181,7 +181,7 @@ class Replays:
             spec=self._spec.model_copy(update={"seed": seed}),
             inspection=self.landscape.inspection,
             space=self.space,
-            runner=runner,
+            pool=SinglePool(runner),
             store=RecordsInMemory(),
             archive_root=Path("archives"),
             cache_root=Path("cache"),

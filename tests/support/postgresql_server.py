@@ -43,8 +43,14 @@ class Server:
     def initialise(self):
         self._run("initdb", "-D", str(self.data), "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync")
 
-    def start(self):
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off"
+    def start(self, addresses="127.0.0.1"):
+        """Start it; other addresses than this machine's own trust everyone of the same network."""
+        if addresses != "127.0.0.1":
+            with (self.data / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all samenet trust\n")
+        options = (
+            f"-p {self.port} -c listen_addresses={addresses} -c unix_socket_directories={self.folder} -c fsync=off"
+        )
         self._run("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.folder / "log"), "-o", options, "start")
 
     def stop(self):
@@ -65,7 +71,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def running_server():
+def running_server(addresses="127.0.0.1"):
     """Start a server in a fresh folder and remove both in the end."""
     folder = Path(tempfile.mkdtemp(prefix="autotune_pg_"))
     try:
@@ -73,7 +79,7 @@ def running_server():
             os.chown(folder, pwd.getpwnam(RUN_AS).pw_uid, -1)
         server = Server(folder)
         server.initialise()
-        server.start()
+        server.start(addresses)
         try:
             yield server
         finally:

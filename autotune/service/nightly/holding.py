@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import platform
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from autotune.compose import Places
+from autotune.compose import Places, lease_held
 from autotune.constants import LEASE_RENEWED_EVERY_S
-from autotune.errors import AutotuneError, LeaseLostError, RegistryError
-from autotune.processes import identity, is_gone
-from autotune.registry import Registry, open_registry
+from autotune.registry import open_registry
 from autotune.spec import Lease
 from autotune.study.lock import machine_lock
-
-_LOG = logging.getLogger(__name__)
-_LAST_RENEWAL_S = 5.0
 
 
 @contextmanager
@@ -28,8 +19,7 @@ def machine_held(
     """Hold the machine while the block runs.
 
     The machine's lock keeps jobs of one operating system apart, and the kernel lets it go on any death. The lease
-    keeps apart what does not see that lock, such as containers, and what is written under it is refused once it has
-    been lost. It is renewed by a thread, which takes milliseconds a minute.
+    keeps apart what does not see that lock, such as containers.
 
     Args:
         machine: Name of the lease: one for each machine.
@@ -40,32 +30,9 @@ def machine_held(
     Raises:
         MachineBusyError: Somebody else holds the machine; the message names the holder.
     """
-    with machine_lock(purpose, path=at.lock), open_registry(at.home, at.registry_url) as registry:
-        lease = registry.acquire_lease(
-            machine,
-            holder=f"{platform.node() or 'unknown'}, process {os.getpid()}",
-            purpose=purpose,
-            process=identity(),
-            is_gone=is_gone,
-        )
-        ended = threading.Event()
-        renewing = threading.Thread(target=_renew, args=(registry, lease, ended, renewed_every_s), daemon=True)
-        renewing.start()
-        try:
-            yield lease
-        finally:
-            ended.set()
-            renewing.join(_LAST_RENEWAL_S)
-            with suppress(AutotuneError):  # it expires by itself
-                registry.release_lease(lease)
-
-
-def _renew(registry: Registry, lease: Lease, ended: threading.Event, every_s: float) -> None:
-    while not ended.wait(every_s):
-        try:
-            registry.renew_lease(lease)
-        except LeaseLostError as error:
-            _LOG.error("%s", error)
-            return
-        except RegistryError as error:
-            _LOG.warning("the lease of %s could not be renewed, which is tried again: %s", lease.name, error)
+    with (
+        machine_lock(purpose, path=at.lock),
+        open_registry(at.home, at.registry_url) as registry,
+        lease_held(registry, machine, purpose, renewed_every_s=renewed_every_s) as lease,
+    ):
+        yield lease

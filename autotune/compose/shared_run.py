@@ -1,0 +1,155 @@
+"""One run of a shared study: a study for each class of the machines that join it, side by side."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from types import TracebackType
+from typing import Protocol, Self
+
+from autotune.compose.places import Places
+from autotune.compose.running import begin_run, finish_run, make_setting, make_tracker, warm_up
+from autotune.compose.shared_pool import SharedPool
+from autotune.compose.sharing_times import SharingTimes
+from autotune.errors import NoMachineError
+from autotune.registry import Registry
+from autotune.spec import SharedStudy, StudyListener, StudySummary
+from autotune.units import format_seconds
+
+_ENDS_WITHIN_S = 20.0
+
+
+class SharedListener(Protocol):
+    """Is told which machines measure for a shared study, and gives who is told how its studies go."""
+
+    def on_machines(self, present: Mapping[str, int]) -> None:
+        """So many machines of each class take part now."""
+
+    def studying(self, machine_class: str) -> Sequence[StudyListener]:
+        """Give listeners of the study of one class."""
+
+
+class SharedRun:
+    """Runs a study for each class of machines that joins, each in a thread, until all are decided.
+
+    Args:
+        study: The run.
+        at: Where everything is kept.
+        registry: The registry, under the driver's lease.
+        listener: Is told how it goes.
+        times: How long it waits.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        study: SharedStudy,
+        *,
+        at: Places,
+        registry: Registry,
+        listener: SharedListener,
+        times: SharingTimes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.over = threading.Event()
+        self._study = study
+        self._at = at
+        self._registry = registry
+        self._listener = listener
+        self._times = times
+        self._clock = clock
+        self._closed = threading.Event()
+        self._beginning = threading.Lock()
+        self._guard = threading.Lock()
+        self._pools: list[SharedPool] = []
+        self._summaries: dict[str, Future[StudySummary]] = {}
+        self._ended: Future[None] = Future()
+        self._threads = [threading.Thread(target=self._watch, name="classes", daemon=True)]
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        with self._guard:
+            pools = list(self._pools)
+        for pool in pools:
+            pool.close()
+        for thread in list(self._threads):
+            thread.join(_ENDS_WITHIN_S)
+
+    def result(self) -> dict[str, StudySummary]:
+        """Wait for the end; give how it ended for each class, in the order in which they began.
+
+        Raises:
+            NoMachineError: None joined in time, or none was left.
+        """
+        self._ended.result()
+        return {name: future.result() for name, future in self._summaries.items()}
+
+    def _watch(self) -> None:
+        """Begin a study for each class that joins, until all that began have ended."""
+        try:
+            self._begin_all()
+        except BaseException as error:  # noqa: BLE001  (whoever waits for the result is to know of it)
+            self._ended.set_exception(error)
+        else:
+            self._ended.set_result(None)
+        finally:
+            self.over.set()
+
+    def _begin_all(self) -> None:
+        began_s, shown = self._clock(), None
+        while not self._closed.wait(self._times.poll_s):
+            present = self._registry.machines_present(self._study.name, self._study.run)
+            if present != shown:
+                shown = present
+                self._listener.on_machines(present)
+            for machine_class in sorted(present.keys() - self._summaries.keys()):
+                self._begin(machine_class)
+            if self._summaries and all(future.done() for future in self._summaries.values()):
+                return
+            if not self._summaries and self._clock() - began_s >= self._times.awaited_s:
+                raise NoMachineError(
+                    f"no machine has joined study {self._study.name!r} within {format_seconds(self._times.awaited_s)}; "
+                    f"start `autotune worker --study {self._study.name}` where it can be measured, then this again"
+                )
+
+    def _begin(self, machine_class: str) -> None:
+        future: Future[StudySummary] = Future()
+        self._summaries[machine_class] = future
+
+        def work() -> None:
+            try:
+                future.set_result(self._decide(machine_class))
+            except BaseException as error:  # noqa: BLE001  (as above)
+                future.set_exception(error)
+
+        thread = threading.Thread(target=work, name=machine_class, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _decide(self, machine_class: str) -> StudySummary:
+        """Run the whole study on the machines of one class."""
+        spec, at, registry = self._study.spec, self._at, self._registry
+        with closing(SharedPool(registry, self._study, machine_class, times=self._times)) as pool:
+            with self._guard:
+                self._pools.append(pool)
+            if self._closed.is_set():
+                pool.close()
+            inspection = registry.first_machine(spec.name, self._study.run, machine_class).inspection
+            with self._beginning:  # two that make their schemas or studies at once would be in each other's way
+                tracker = make_tracker(registry, at)
+                warm_up(tracker)
+                listeners = (*self._listener.studying(machine_class), tracker)
+                setting = make_setting(
+                    spec, inspection, pool=pool, registry=registry, at=at, listeners=listeners
+                )  # fmt: skip
+                setting, study = begin_run(setting, at)
+            return finish_run(setting, study, at)

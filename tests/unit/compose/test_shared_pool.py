@@ -1,0 +1,127 @@
+"""The pool of a shared study: orders in a registry, futures of what machines answer."""
+
+import threading
+import time
+from concurrent.futures import CancelledError
+
+import pytest
+from shared_boards import CONFIGS, INSPECTION, TIMES, Serving, joined, landscape, request_of, share, shared
+
+from autotune.compose import SharingTimes
+from autotune.compose.shared_pool import SharedPool
+from autotune.errors import NoMachineError, RegistryError
+from autotune.registry import open_registry, order_rows
+from autotune.trial import TrialPool
+from autotune.trial.replay import ReplayRunner
+
+CLASS = INSPECTION.machine.machine_class
+
+
+@pytest.fixture
+def registry(tmp_path):
+    with open_registry(tmp_path) as opened:
+        share(opened)
+        yield opened
+
+
+@pytest.fixture
+def pool(registry):
+    joined(registry)
+    opened = SharedPool(registry, shared(), CLASS, times=TIMES)
+    yield opened
+    opened.close()
+
+
+def test_requests_are_answered_in_their_order_by_whichever_machines_there_are(registry, pool, tmp_path):
+    assert isinstance(pool, TrialPool)
+    workers = [Serving(registry, tmp_path / str(number)) for number in range(3)]
+    blocks = [[request_of(config) for config in order] for order in (CONFIGS, CONFIGS[::-1], CONFIGS[:1])]
+    futures = [pool.submit(block) for block in blocks]
+    for block, future in zip(blocks, futures, strict=True):
+        records = future.result(30)
+        assert [(record.key, record.config) for record in records] == [(one.key, one.config) for one in block]
+        assert all(record.measurement is not None for record in records)
+    assert pool.inspect(request_of()) == INSPECTION
+    assert pool.probe(request_of()).message.endswith("recorded without a probe")
+    for worker in workers:
+        worker.stop.set()
+    assert [worker.ended() for worker in workers] == ["stopped"] * 3
+
+
+def test_capacity_is_the_machines_that_are_there_and_at_least_one(registry):
+    one, other = joined(registry), joined(registry)
+    pool = SharedPool(registry, shared(), CLASS, times=SharingTimes(claim_s=0.1, poll_s=0.01))
+    assert pool.capacity == 2
+    for machine, left in ((one, 1), (other, 1)):
+        registry.leave_study(machine.key)
+        end = time.monotonic() + 30
+        while pool.capacity != left and time.monotonic() < end:
+            time.sleep(0.01)
+        assert pool.capacity == left
+    pool.close()
+
+
+def test_closing_withdraws_what_waits_and_cancels_its_futures(registry, pool):
+    future = pool.submit([request_of()])
+    claimed = registry.claim_order(joined(registry), 30.0)
+    assert claimed is not None
+    pool.close()
+    pool.close()
+    with pytest.raises(CancelledError):
+        future.result(30)
+    with pytest.raises(CancelledError):
+        pool.submit([request_of()])
+    assert not registry.renew_claim(claimed, 30.0), "it was withdrawn while it was measured"
+
+
+def test_without_a_machine_for_too_long_it_ends_with_a_way_out(registry):
+    pool = SharedPool(registry, shared(), CLASS, times=SharingTimes(poll_s=0.01, awaited_s=0.1))
+    future = pool.submit([request_of()])
+    with pytest.raises(NoMachineError, match=r"none of the class 'Linux x86_64, 2 CPUs.*start workers"):
+        future.result(30)
+    with pytest.raises(NoMachineError):
+        pool.submit([request_of()])
+    pool.close()
+
+
+def test_an_order_that_machines_are_lost_over_is_a_crash_of_each_configuration(registry, pool):
+    machine = joined(registry)
+    future = pool.submit([request_of(config) for config in CONFIGS[:2]])
+    for _ in range(order_rows.ATTEMPTS_MAX):
+        assert registry.claim_order(machine, 0.0) is not None
+    records = future.result(30)
+    assert [record.config for record in records] == CONFIGS[:2]
+    assert {record.failure.kind for record in records} == {"crashed"}
+    assert "lost one after another" in records[0].failure.message
+
+
+def test_a_registry_that_fails_fails_what_waits(registry, pool, tmp_path):
+    future = pool.submit([request_of()])
+    (tmp_path / "registry.db").write_bytes(b"no database any more" * 1000)
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"registry.db{suffix}").unlink(missing_ok=True)
+    registry.close()
+    with pytest.raises(RegistryError):
+        future.result(60)
+
+
+def test_what_a_machine_measures_for_longer_than_a_claim_lives_stays_its_own(registry, pool, tmp_path):
+    """The claim is renewed while it measures, so that the other machine, which is idle, does not take it over."""
+    release, begun = threading.Event(), []
+
+    class Slow(ReplayRunner):
+        def run(self, request):
+            begun.append(request.key)
+            release.wait(30)
+            return super().run(request)
+
+    times = SharingTimes(claim_s=0.4, poll_s=0.01)
+    workers = [Serving(registry, tmp_path / str(number), runner=Slow(landscape()), times=times) for number in range(2)]
+    future = pool.submit([request_of(key="only")])
+    time.sleep(1.5)
+    release.set()
+    assert future.result(30)[0].key == "only"
+    assert begun == ["only"]
+    for worker in workers:
+        worker.stop.set()
+    assert [worker.ended() for worker in workers] == ["stopped"] * 2
