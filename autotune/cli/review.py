@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from autotune.cli import review_choice
 from autotune.cli.output import print_json
+from autotune.cli.person import login_name
 from autotune.cli.review_show import (
     deployment_document,
     deployments_table,
@@ -21,7 +21,7 @@ from autotune.cli.review_show import (
 )
 from autotune.compose import places
 from autotune.errors import SpecError
-from autotune.registry import open_existing
+from autotune.registry import AUTOMATIC_ACTOR, open_existing
 from autotune.spec import DecisionEvent
 
 app = typer.Typer(
@@ -192,14 +192,16 @@ def _actor(by: str | None) -> str:
     """Give who decides.
 
     Raises:
-        SpecError: Nobody says, and this user has no name, as in many a container.
+        SpecError: Nobody says, and this user has no name; or it is the name of what no person decided.
     """
-    if by is not None:
-        return by
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError) as error:
-        raise SpecError("a decision needs to know who takes it, and this user has no login name; give --by") from error
+    name = login_name() if by is None else by
+    if name is None:
+        raise SpecError("a decision needs to know who takes it, and this user has no login name; give --by")
+    if name == AUTOMATIC_ACTOR:
+        raise SpecError(
+            f"{name!r} stands for what no person decided, and nights change that; give --by with the name of a person"
+        )
+    return name
 
 
 def _tell(event: DecisionEvent, *, as_json: bool) -> None:

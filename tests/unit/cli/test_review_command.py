@@ -151,5 +151,13 @@ def test_user_without_a_name_says_who_decides(review, monkeypatch, home):
     assert "approved by ada" in review("approve", SECOND, "--by", "ada")
 
 
+@pytest.mark.parametrize("words", [(), ("--by", "autotune")])
+def test_nobody_decides_under_the_name_of_what_no_person_decided(review, monkeypatch, home, words):
+    monkeypatch.setenv("LOGNAME", "autotune")  # as the user of a server may be called
+    assert "the name of a person" in review("reject", SECOND, "--reason", "r", *words, code=2)
+    assert json.loads(review("list", "--json"))["waiting"]
+    assert "rejected by ada" in review("reject", SECOND, "--reason", "r", "--by", "ada")
+
+
 def test_list_of_a_study_that_is_none_names_those_that_are(review):
     assert "got 'forest'; it has these: other, s" in review("list", "--study", "forest", code=2)
