@@ -52,6 +52,10 @@ _WAITING = typer.Argument(
 _DEPLOYED = typer.Argument(
     metavar="DEPLOYED", help="Start of the key of a decision that is deployed, or with --version its study."
 )
+_SERVED = typer.Argument(
+    metavar="DEPLOYED",
+    help="Start of the key that list shows beside what is deployed or PyTorch's default, or with --version its study.",
+)
 
 
 @app.command("list", epilog="Example: autotune review list --study forest_gaps --history 20")
@@ -68,12 +72,15 @@ def list_command(
             known = ", ".join(registry.studies()) or "none yet"
             raise SpecError(f"--study is a study of the registry, got {study!r}; it has these: {known}")
         waiting, deployed = registry.waiting(study), registry.deployments(study)
+        stand_ins = review_choice.stand_ins(registry, deployed)
         events = registry.events(study, limit=history) if history else []
     if as_json:
         print_json(
             {
                 "waiting": [waiting_document(one) for one in waiting],
-                "deployments": [deployment_document(one) for one in deployed],
+                "deployments": [
+                    {**deployment_document(one), "stands_for_default": stand_ins.get(one.group)} for one in deployed
+                ],
                 "events": [event_document(one) for one in events],
             }
         )
@@ -82,7 +89,7 @@ def list_command(
     for line in waiting_lines(waiting):
         console.print(line, markup=False)
     if deployed:
-        console.print(deployments_table(deployed))
+        console.print(deployments_table(deployed, stand_ins))
     for event in events:
         console.print(event_line(event), markup=False)
 
@@ -129,24 +136,24 @@ def reject_command(
     no_args_is_help=True,
 )
 def pin_command(
-    deployed: Annotated[str, _DEPLOYED],
+    deployed: Annotated[str, _SERVED],
     version: Annotated[int | None, _VERSION] = None,
     reason: Annotated[str, _REASON] = "",
     by: Annotated[str | None, _BY] = None,
     home: Annotated[Path | None, _HOME] = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Have what is deployed stay, whatever later studies find; needs a reason."""
+    """Have what is deployed stay, PyTorch's default too, whatever later studies find; needs a reason."""
     at = places(home)
     with open_existing(at.home, at.registry_url, access="write") as registry:
-        key, seen = review_choice.deployed(registry, deployed, version)
+        key, seen = review_choice.served(registry, deployed, version)
         event = registry.pin(key, actor=_actor(by), reason=reason, expected_version=seen)
     _tell(event, as_json=as_json)
 
 
 @app.command("unpin", epilog="Example: autotune review unpin 1f0c9a3e", no_args_is_help=True)
 def unpin_command(
-    deployed: Annotated[str, _DEPLOYED],
+    deployed: Annotated[str, _SERVED],
     version: Annotated[int | None, _VERSION] = None,
     reason: Annotated[str, _REASON] = "",
     by: Annotated[str | None, _BY] = None,
@@ -156,7 +163,7 @@ def unpin_command(
     """Let later studies change what is deployed again."""
     at = places(home)
     with open_existing(at.home, at.registry_url, access="write") as registry:
-        key, seen = review_choice.deployed(registry, deployed, version)
+        key, seen = review_choice.served(registry, deployed, version)
         event = registry.unpin(key, actor=_actor(by), reason=reason, expected_version=seen)
     _tell(event, as_json=as_json)
 
