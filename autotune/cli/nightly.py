@@ -43,7 +43,7 @@ def command(
     machine: Annotated[
         str | None, typer.Option(help="Name of the machine, where the host name is not that of the hardware.")
     ] = None,
-    keep_days: Annotated[int, typer.Option(help="Days that old trials and unused archives stay.", min=1)] = KEEP_DAYS,
+    keep_days: Annotated[int, typer.Option(help="Days that old trials, archives and reports stay.", min=1)] = KEEP_DAYS,
     report: Annotated[Path | None, typer.Option(help="The HTML report; else one in the home folder.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Say what would run and why, and stop.")] = False,
     home: Annotated[Path | None, typer.Option(help="Folder of results.")] = None,

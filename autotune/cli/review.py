@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from autotune.cli import review_choice
 from autotune.cli.output import print_json
+from autotune.cli.person import login_name
 from autotune.cli.review_show import (
     deployment_document,
     deployments_table,
@@ -21,7 +21,7 @@ from autotune.cli.review_show import (
 )
 from autotune.compose import places
 from autotune.errors import SpecError
-from autotune.registry import open_existing
+from autotune.registry import AUTOMATIC_ACTOR, open_existing
 from autotune.spec import DecisionEvent
 
 app = typer.Typer(
@@ -52,6 +52,10 @@ _WAITING = typer.Argument(
 _DEPLOYED = typer.Argument(
     metavar="DEPLOYED", help="Start of the key of a decision that is deployed, or with --version its study."
 )
+_SERVED = typer.Argument(
+    metavar="DEPLOYED",
+    help="Start of the key that list shows beside what is deployed or PyTorch's default, or with --version its study.",
+)
 
 
 @app.command("list", epilog="Example: autotune review list --study forest_gaps --history 20")
@@ -68,12 +72,15 @@ def list_command(
             known = ", ".join(registry.studies()) or "none yet"
             raise SpecError(f"--study is a study of the registry, got {study!r}; it has these: {known}")
         waiting, deployed = registry.waiting(study), registry.deployments(study)
+        stand_ins = review_choice.stand_ins(registry, deployed)
         events = registry.events(study, limit=history) if history else []
     if as_json:
         print_json(
             {
                 "waiting": [waiting_document(one) for one in waiting],
-                "deployments": [deployment_document(one) for one in deployed],
+                "deployments": [
+                    {**deployment_document(one), "stands_for_default": stand_ins.get(one.group)} for one in deployed
+                ],
                 "events": [event_document(one) for one in events],
             }
         )
@@ -82,7 +89,7 @@ def list_command(
     for line in waiting_lines(waiting):
         console.print(line, markup=False)
     if deployed:
-        console.print(deployments_table(deployed))
+        console.print(deployments_table(deployed, stand_ins))
     for event in events:
         console.print(event_line(event), markup=False)
 
@@ -129,24 +136,24 @@ def reject_command(
     no_args_is_help=True,
 )
 def pin_command(
-    deployed: Annotated[str, _DEPLOYED],
+    deployed: Annotated[str, _SERVED],
     version: Annotated[int | None, _VERSION] = None,
     reason: Annotated[str, _REASON] = "",
     by: Annotated[str | None, _BY] = None,
     home: Annotated[Path | None, _HOME] = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Have what is deployed stay, whatever later studies find; needs a reason."""
+    """Have what is deployed stay, PyTorch's default too, whatever later studies find; needs a reason."""
     at = places(home)
     with open_existing(at.home, at.registry_url, access="write") as registry:
-        key, seen = review_choice.deployed(registry, deployed, version)
+        key, seen = review_choice.served(registry, deployed, version)
         event = registry.pin(key, actor=_actor(by), reason=reason, expected_version=seen)
     _tell(event, as_json=as_json)
 
 
 @app.command("unpin", epilog="Example: autotune review unpin 1f0c9a3e", no_args_is_help=True)
 def unpin_command(
-    deployed: Annotated[str, _DEPLOYED],
+    deployed: Annotated[str, _SERVED],
     version: Annotated[int | None, _VERSION] = None,
     reason: Annotated[str, _REASON] = "",
     by: Annotated[str | None, _BY] = None,
@@ -156,7 +163,7 @@ def unpin_command(
     """Let later studies change what is deployed again."""
     at = places(home)
     with open_existing(at.home, at.registry_url, access="write") as registry:
-        key, seen = review_choice.deployed(registry, deployed, version)
+        key, seen = review_choice.served(registry, deployed, version)
         event = registry.unpin(key, actor=_actor(by), reason=reason, expected_version=seen)
     _tell(event, as_json=as_json)
 
@@ -192,14 +199,16 @@ def _actor(by: str | None) -> str:
     """Give who decides.
 
     Raises:
-        SpecError: Nobody says, and this user has no name, as in many a container.
+        SpecError: Nobody says, and this user has no name; or it is the name of what no person decided.
     """
-    if by is not None:
-        return by
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError) as error:
-        raise SpecError("a decision needs to know who takes it, and this user has no login name; give --by") from error
+    name = login_name() if by is None else by
+    if name is None:
+        raise SpecError("a decision needs to know who takes it, and this user has no login name; give --by")
+    if name == AUTOMATIC_ACTOR:
+        raise SpecError(
+            f"{name!r} stands for what no person decided, and nights change that; give --by with the name of a person"
+        )
+    return name
 
 
 def _tell(event: DecisionEvent, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from autotune.errors import SpecError
 from autotune.registry import SAFE_DEFAULT, Registry
-from autotune.spec import Decision
+from autotune.spec import Decision, Deployment
 
 Seen = tuple[str, int]
 """Key of a decision, and the version of the deployment beside it."""
@@ -35,6 +35,28 @@ def deployed(registry: Registry, word: str, version: int | None) -> Seen:
     """Give the deployed decision that a word means; arguments and errors are those of `waiting`."""
     found = [(one.decision, one.version) for one in registry.deployments() if one.decision is not None]
     return _seen(registry, word, version, found, what="decision that is deployed")
+
+
+def served(registry: Registry, word: str, version: int | None) -> Seen:
+    """Give the decision that a word means among those that pins are about; arguments and errors are as above.
+
+    Besides those that are deployed these are the ones that stand for PyTorch's default.
+    """
+    deployments = registry.deployments()
+    keys = stand_ins(registry, deployments)
+    decisions = {one.key: one for one in registry.decisions_of(keys.values())}
+    known = ((one.decision or decisions.get(keys.get(one.group, "")), one.version) for one in deployments)
+    found = [(decision, now) for decision, now in known if decision is not None]
+    return _seen(registry, word, version, found, what="decision that is deployed, or stands for the default")
+
+
+def stand_ins(registry: Registry, deployments: Sequence[Deployment]) -> dict[str, str]:
+    """Give the decisions that stand for PyTorch's default, by the groups that deploy nothing: what waits does not."""
+    idle = {one.group for one in deployments if one.decision is None}
+    waiting = {one.decision.key for one in registry.waiting()} if idle else set()
+    events = registry.events() if idle else []
+    past = [one for one in events if one.group in idle and one.decision_key not in waiting]
+    return {one.group: one.decision_key for one in reversed(past)}  # of each the newest
 
 
 def earlier(registry: Registry, key: str, word: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -31,13 +31,19 @@ def waiting_lines(waiting: Sequence[WaitingDecision]) -> Iterator[str]:
         yield f"  autotune review approve {seen}, or reject with a --reason"
 
 
-def deployments_table(deployments: Sequence[Deployment]) -> Table:
-    """Draw what is deployed."""
+def deployments_table(deployments: Sequence[Deployment], stand_ins: Mapping[str, str]) -> Table:
+    """Draw what is deployed.
+
+    Args:
+        deployments: What is deployed.
+        stand_ins: Decisions that stand for PyTorch's default, by group.
+    """
     table = Table("decision", "study", "configuration", "against default", "decided", "version", "", title="deployed")
     for one in deployments:
         decision = one.decision
         if decision is None:
-            table.add_row("", escape(one.study), "PyTorch default", "", "", str(one.version), _pin(one))
+            key = stand_ins.get(one.group, "")[:KEY_SHOWN]
+            table.add_row(key, escape(one.study), "PyTorch default", "", "", str(one.version), _pin(one))
             continue
         table.add_row(
             decision.key[:KEY_SHOWN],

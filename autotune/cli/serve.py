@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import importlib.util
 import ipaddress
 import re
@@ -16,9 +15,10 @@ from urllib.parse import urlsplit
 import typer
 
 from autotune.cli.output import error_console
+from autotune.cli.person import login_name
 from autotune.compose import Places, places, prepared_optuna_url
 from autotune.errors import MissingExtraError, SpecError
-from autotune.registry import open_registry
+from autotune.registry import AUTOMATIC_ACTOR, open_registry
 from autotune.service.settings import DEFAULT_CHANGES, DEFAULT_PORT, DEFAULT_RATE, LOOPBACK_HOSTS, Settings
 from autotune.spec import AccessToken, Scope
 
@@ -122,8 +122,9 @@ def _mlflow_url(given: str | None, tracking_uri: str) -> str | None:
 
 def _own_token() -> AccessToken:
     """Give the token of whoever started the service: it opens everything, and ends with the process."""
-    name = re.sub(r"[^A-Za-z0-9._@-]", "-", getpass.getuser()).lstrip("._@-") or "owner"
-    return AccessToken(name=name, scopes=get_args(Scope), created_at=datetime.now(UTC))
+    name = re.sub(r"[^A-Za-z0-9._@-]", "-", login_name() or "").lstrip("._@-")
+    own = name if name not in ("", AUTOMATIC_ACTOR) else "owner"  # as which nobody decides
+    return AccessToken(name=own, scopes=get_args(Scope), created_at=datetime.now(UTC))
 
 
 def _tell(host: str, port: int, dashboard_port: int, *, own: str | None) -> None:

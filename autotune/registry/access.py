@@ -8,6 +8,7 @@ from sqlalchemy import Connection, func, select
 
 from autotune.errors import SpecError
 from autotune.registry import token_rows
+from autotune.registry.deployment_rows import AUTOMATIC_ACTOR
 from autotune.registry.rows import Changes
 from autotune.registry.tables import DecisionEventRow, DeploymentRow
 from autotune.registry.transactions import Transactions
@@ -21,8 +22,13 @@ class Access(Transactions):
         """Add a token by the SHA-256 of its text.
 
         Raises:
-            SpecError: There is or was one of that name, which stays in what it did.
+            SpecError: There is or was one of that name, which stays in what it did; or it is the name of what no
+                person decided.
         """
+        if token.name == AUTOMATIC_ACTOR:
+            raise SpecError(
+                f"{token.name!r} stands for what no person decided, so no token has that name; choose another"
+            )
         if not self._write(lambda connection: token_rows.insert(connection, digest, token)):
             raise SpecError(f"a token has a name of its own, and {token.name!r} is taken; choose another one")
 

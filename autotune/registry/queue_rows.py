@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,8 @@ from autotune.registry.rows import microseconds, time_of
 from autotune.registry.tables import QueuedStudyRow
 from autotune.registry.writes import insert_once
 from autotune.spec import QueuedStudy, QueueState
+
+_AS_ASKED = (QueuedStudyRow.requested_us, QueuedStudyRow.key)
 
 
 def add(connection: Connection, wanted: QueuedStudy) -> QueuedStudy:
@@ -35,6 +37,12 @@ def find(connection: Connection, key: str) -> QueuedStudy | None:
 def entries(connection: Connection, state: QueueState | None, limit: int) -> list[QueuedStudy]:
     """Give entries in the order in which they were asked for: of one state or of all."""
     return _rows(connection, *([] if state is None else [QueuedStudyRow.state == state]), limit=limit)
+
+
+def ended(connection: Connection, limit: int) -> list[QueuedStudy]:
+    """Give the entries that ended last, the newest end first."""
+    order = (QueuedStudyRow.ended_us.desc(), QueuedStudyRow.key)
+    return _rows(connection, QueuedStudyRow.ended_us.is_not(None), limit=limit, order=order)
 
 
 def take(connection: Connection, key: str, machine: str, at: datetime) -> bool:
@@ -77,13 +85,10 @@ def requeue(connection: Connection, machine: str, apart_from: Collection[str]) -
     connection.execute(update(QueuedStudyRow).where(*running, QueuedStudyRow.key.not_in(apart_from)).values(**again))
 
 
-def _rows(connection: Connection, *conditions: Any, limit: int = 1) -> list[QueuedStudy]:
-    statement = (
-        select(*QueuedStudyRow.__table__.columns)
-        .where(*conditions)
-        .order_by(QueuedStudyRow.requested_us, QueuedStudyRow.key)
-        .limit(limit)
-    )
+def _rows(
+    connection: Connection, *conditions: Any, limit: int = 1, order: Sequence[Any] = _AS_ASKED
+) -> list[QueuedStudy]:
+    statement = select(*QueuedStudyRow.__table__.columns).where(*conditions).order_by(*order).limit(limit)
     return [_entry(row) for row in connection.execute(statement)]
 
 

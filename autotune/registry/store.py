@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, func, select
+from sqlalchemy import Connection, Select, case, func, or_, select
 
 from autotune.errors import SpecError
 from autotune.registry import deployment_rows, outbox_rows, writes
@@ -14,7 +14,7 @@ from autotune.registry.access import Access
 from autotune.registry.leases import Leases
 from autotune.registry.nights import Nights
 from autotune.registry.reviews import Reviews
-from autotune.registry.rows import CONFIG_FIELDS, Candidate, Measured, OutboxEntry
+from autotune.registry.rows import CONFIG_FIELDS, Candidate, Measured, OutboxEntry, microseconds
 from autotune.registry.sharing import Sharing
 from autotune.registry.study_queue import StudyQueue
 from autotune.registry.tables import DecisionEventRow, DecisionRow, DeploymentRow, MachineRow, TrialRow
@@ -62,6 +62,30 @@ class Registry(Reviews, Access, StudyQueue, Nights, Leases, Sharing):
         if phase is not None:
             statement = statement.where(TrialRow.phase == phase)
         return self._all(statement, TrialRecord)
+
+    def records_behind(
+        self, decision: Decision, phases: Collection[str], *, limit: int
+    ) -> tuple[list[TrialRecord], int]:
+        """Give the newest records of some phases that a decision may rest on, in order, and how many more there are.
+
+        They are of its study and workload, of its dataset and class of machine as far as these are known, and were
+        started before it was drawn.
+        """
+        machine, dataset = decision.machine.machine_class, decision.dataset.digest()
+        conditions = (
+            TrialRow.study == decision.study,
+            TrialRow.phase.in_(phases),
+            TrialRow.workload_digest == decision.workload.digest(),
+            or_(TrialRow.machine_class.is_(None), TrialRow.machine_class == machine),
+            or_(TrialRow.dataset_digest.is_(None), TrialRow.dataset_digest == dataset),
+            TrialRow.started_us <= microseconds(decision.decided_at),
+        )
+        newest = select(TrialRow.body).where(*conditions).order_by(TrialRow.started_us.desc(), TrialRow.key.desc())
+        found = self._all(newest.limit(limit), TrialRecord)[::-1]
+        if len(found) < limit:
+            return found, 0
+        count = select(func.count()).select_from(TrialRow).where(*conditions)
+        return found, self._read(lambda connection: connection.execute(count).scalar_one()) - len(found)
 
     def measured(
         self,

@@ -27,6 +27,10 @@ class StudyQueue(Transactions):
         """Give entries in the order in which they were asked for: of one state or of all."""
         return self._read(lambda connection: queue_rows.entries(connection, state, limit))
 
+    def ended_studies(self, *, limit: int) -> list[QueuedStudy]:
+        """Give the entries that ended last, done, failed or cancelled: the newest end first."""
+        return self._read(lambda connection: queue_rows.ended(connection, limit))
+
     def take_queued_study(self, key: str, *, machine: str, at: datetime) -> bool:
         """Have a machine run a queued study; False where another one was faster, or it was cancelled."""
         return self._write(lambda connection: queue_rows.take(connection, key, machine, at))

@@ -30,6 +30,8 @@ job that waits longer for advice on how to load faster has lost more than most a
 _ADDRESS = re.compile(r"https?://[\x21-\x7e]+")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,512}")
 _DETAIL_MAX = 200
+_WORKERS_PER_CPU_MAX = 32
+"""No study comes near it: its range goes to twice the CPUs, and what was fastest with so many is served."""
 _FIELDS = frozenset({"schema_version", *Resolution.model_fields})
 
 
@@ -172,13 +174,20 @@ def misfit(resolution: Resolution, question: Question) -> str | None:
     for name, value in question.pins.items():
         if getattr(config, name) != value:
             return f"{name} is {getattr(config, name)!r}, and {value!r} was asked for"
-    if "num_workers" not in question.pins and config.num_workers > question.machine.cpu_count:
+    if "num_workers" not in question.pins and config.num_workers > _workers_max(resolution, question):
         return f"{config.num_workers} workers for {question.machine.cpu_count} CPUs"
     if config.order == "streaming" and not question.streams:
         return "samples in another order than was asked for"
     if (resolution.ranks_on_node, resolution.world_size) != (question.ranks_on_node, 1):
         return f"{resolution.ranks_on_node} processes on the machine, which has {question.ranks_on_node}"
     return None
+
+
+def _workers_max(resolution: Resolution, question: Question) -> int:
+    """Give the most workers: those of the CPUs, unless more were measured for a process that is alone."""
+    cpus = question.machine.cpu_count
+    measured = resolution.decision_key is not None and question.ranks_on_node == 1
+    return cpus * _WORKERS_PER_CPU_MAX if measured else cpus
 
 
 def _read(body: bytes) -> Resolution:

@@ -7,7 +7,7 @@ import logging
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from autotune.service.settings import ADDRESS_CONNECTIONS_LIMIT, CLIENT_LIMIT_S
+from autotune.service.settings import ADDRESS_CONNECTIONS_LIMIT, CLIENT_LIMIT_S, READ_LEAST_BYTES
 
 _LOG = logging.getLogger(__name__)
 
@@ -16,11 +16,13 @@ class TimelyHttp(HttpToolsProtocol):
     """HTTP with clients that are on time.
 
     uvicorn waits for ever for a request that does not come or does not end, and for a client that does not read its
-    answer, so that some hundred silent connections would keep everybody else out, without a token. Here whatever the
-    client has to do takes at most `CLIENT_LIMIT_S`; what the service does itself has limits of its own.
+    answer, so that some hundred silent connections would keep everybody else out, without a token. Here a request takes
+    at most `CLIENT_LIMIT_S`, and so does reading `READ_LEAST_BYTES` of an answer: a page with figures takes long over a
+    slow line. What the service does itself has limits of its own.
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _unread_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Await the first request, unless the address has too many connections."""
@@ -75,6 +77,7 @@ class TimelyHttp(HttpToolsProtocol):
 
     def _await_client(self) -> None:
         self._await_nobody()
+        self._unread_bytes = self.transport.get_write_buffer_size()
         self._timer = self.loop.call_later(CLIENT_LIMIT_S, self._give_up)
 
     def _await_nobody(self) -> None:
@@ -83,5 +86,8 @@ class TimelyHttp(HttpToolsProtocol):
             self._timer = None
 
     def _give_up(self) -> None:
-        _LOG.info("ended a connection of %s, which kept the service waiting for %g s", self.host, CLIENT_LIMIT_S)
-        self.transport.abort()
+        if self._unread_bytes - self.transport.get_write_buffer_size() >= READ_LEAST_BYTES:
+            self._await_client()
+        else:
+            _LOG.info("ended a connection of %s, which kept the service waiting for %g s", self.host, CLIENT_LIMIT_S)
+            self.transport.abort()

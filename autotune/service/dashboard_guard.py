@@ -71,8 +71,14 @@ class _Guard:
         try:
             visitor = await visitor_of(self._service, connection)
         except LoginNeededError:
-            scheme = "https" if self._service.settings.is_secure else "http"
-            return RedirectResponse(f"{scheme}://{host_of(connection.headers['host'])}:{self._login_port}/login", 303)
+            return RedirectResponse(self._login(connection), 303)
         except RegistryError:
             return refused(503, "the registry cannot be read at the moment", {"Retry-After": str(RETRY_S)})
         return None if "read" in visitor.scopes else refused(403, _NOT_READING)
+
+    def _login(self, connection: HTTPConnection) -> str:
+        """Give the address of the login: behind a proxy with TLS only the address that people use leads there."""
+        settings = self._service.settings
+        if settings.is_secure:
+            return f"{(settings.service_url or '').rstrip('/')}/login"
+        return f"http://{host_of(connection.headers['host'])}:{self._login_port}/login"

@@ -15,7 +15,10 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 KEY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 TEXT_PATTERN = r"^[^\x00]*$"
 """PostgreSQL keeps no NUL."""
-REASON_PATTERN = r"^[^\x00]*[^\x00-\x20\s][^\x00]*$"
+_SHOWN = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+"""Anything but control characters, which a terminal that shows a reason would obey; lines and tabs may be."""
+ANY_REASON_PATTERN = rf"^{_SHOWN}*$"
+REASON_PATTERN = rf"^{_SHOWN}*[^\x00-\x20\x7f-\xa0\s]{_SHOWN}*$"
 """A reason is more than white space."""
 VERSION_MAX = 2**31 - 1
 
@@ -140,7 +143,7 @@ class Review(Received):
     """
 
     expected_version: int = Field(ge=1, le=VERSION_MAX)
-    reason: str = Field(default="", max_length=2000, pattern=TEXT_PATTERN)
+    reason: str = Field(default="", max_length=2000, pattern=ANY_REASON_PATTERN)
 
 
 class ReasonedReview(Review):

@@ -14,6 +14,8 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 DEFAULT_RATE = "120000/minute"
 """Requests of one token: four times what 16 clients are promised to get, so that only a program gone wild meets it."""
 
+STUDY_ENDINGS = (".yaml", ".yml")
+"""Endings of the study files of a folder."""
 FAILED_LOGINS = "60/minute"
 """Requests of one address without a token that opens: guesses at 256 bits are hopeless, this keeps the log readable."""
 DEFAULT_CHANGES = "60/minute"
@@ -28,8 +30,9 @@ ADDRESS_CONNECTIONS_LIMIT = CONNECTIONS_LIMIT // 2
 """Connections of one address at a time: no single machine keeps the others out, and a proxy before the service, which
 all clients come through, has enough of them."""
 CLIENT_LIMIT_S = 30.0
-"""Longest time that a client may take for its whole request, and for reading an answer: 64 KiB in that time are a very
-slow line."""
+"""Longest time that a client may take for its whole request, and for reading so much of an answer:"""
+READ_LEAST_BYTES = 64 * 1024
+"""A line that is slower than this in that time is as good as none; pages and the script that draws have megabytes."""
 
 REFRESH_S = 0.5
 """How long the service goes by what it last read of tokens and deployments."""
@@ -85,4 +88,5 @@ class Settings:
         """Give the study files that may be queued, by their names without ending, as they are now."""
         if self.studies is None:
             return {}
-        return {path.stem: path for path in sorted(self.studies.glob("*.yaml")) if path.is_file()}
+        files = (path for path in sorted(self.studies.glob("*")) if path.suffix in STUDY_ENDINGS and path.is_file())
+        return {path.stem: path for path in files}

@@ -65,11 +65,15 @@ class Pruned(Value):
         trials: Trial records.
         archives: Archives, as `<fingerprint>/<format>-<form>`.
         freed_bytes: Bytes that the archives took.
+        searches: Optuna studies that others have superseded.
+        reports: Reports of nights.
     """
 
     trials: int = Field(default=0, ge=0)
     archives: tuple[str, ...] = ()
     freed_bytes: int = Field(default=0, ge=0)
+    searches: int = Field(default=0, ge=0)
+    reports: int = Field(default=0, ge=0)
 
 
 class NightlyReport(Value):

@@ -76,6 +76,25 @@ def test_records_come_in_order_of_start_and_filtered(registry):
     assert registry.studies() == ["other", "s"]
 
 
+def test_newest_records_behind_a_decision_are_read_and_the_others_counted(registry):
+    behind = [record(f"t{minute}", minute=minute) for minute in range(4)]
+    unknown = record("u", minute=5, failure="crashed", machine=None, dataset=None)
+    foreign = [
+        record("m", minute=5, machine=machine(cpu_count=64)),
+        record("d", minute=5, dataset=facts(length=7)),
+        record("w", minute=5, kind="emulated"),
+        record("c", minute=5, phase="confirm"),
+        record("late", minute=61),
+        record("s", minute=5, study="other"),
+    ]
+    for one in (*behind, unknown, *foreign):
+        registry.save_record(one)
+    asked = decision(minute=60)
+    assert registry.records_behind(asked, ["search"], limit=2) == ([behind[3], unknown], 3)
+    assert registry.records_behind(asked, ["search"], limit=9) == ([*behind, unknown], 0)
+    assert registry.records_behind(asked, ["race", "confirm"], limit=9) == ([foreign[3]], 0)
+
+
 def test_record_and_its_outbox_rows_are_written_together_or_not_at_all(registry):
     with pytest.raises(RegistryError):
         registry.save_record(record("a"), outbox=[("mlflow", "a", "{}"), ("mlflow", "b", None)])

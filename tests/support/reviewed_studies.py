@@ -116,13 +116,13 @@ def queue(registry):
             registry.end_queued_study(entry.key, "done", message="waits for review", at=asked + timedelta(hours=1))
 
 
-def make_optuna_study(home, name=STUDY):
-    """Put a study into Optuna's database as a run leaves it; give its number."""
+def make_optuna_study(home, name=STUDY, *, of=None):
+    """Put a study into Optuna's database as a run leaves it, by its name behind one of ours; give its number."""
     import optuna
 
     storage = open_storage(f"sqlite:///{home / 'optuna.db'}")
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
-    study.set_user_attr("autotune:name", name)
+    study.set_user_attr("autotune:name", of or name)
     for number in range(6):
         study.add_trial(
             optuna.trial.create_trial(

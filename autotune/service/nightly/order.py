@@ -10,8 +10,7 @@ from pathlib import Path
 from autotune.compose import Places
 from autotune.constants import KEEP_DAYS
 from autotune.errors import SpecError
-
-_ENDINGS = (".yaml", ".yml")
+from autotune.service.settings import STUDY_ENDINGS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise SpecError(f"a study is a file, or lies in a folder, got {path}, which is not there; check the path")
-    files = [file for file in path.iterdir() if file.suffix in _ENDINGS and file.is_file()]
+    files = [file for file in path.iterdir() if file.suffix in STUDY_ENDINGS and file.is_file()]
     if not files:
         raise SpecError(f"a folder of studies holds files that end in .yaml, got {path} with none; check the path")
     return files

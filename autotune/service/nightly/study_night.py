@@ -220,7 +220,9 @@ def _judged(looked: Looked, drifted: str | None, figures: Figures) -> StudyNight
     found, night = looked.plan, looked.night
     unmeasured = figures.failure or figures.hindered
     if unmeasured is not None:
-        return night.replace(outcome="failed", told=(*night.told, f"it could not be measured: {unmeasured}"))
+        night = night.replace(told=(*night.told, f"it could not be measured: {unmeasured}"))
+        if found.need is Need.NONE or not figures.default_runs:
+            return night.replace(outcome="failed")
     night = night.replace(told=(*night.told, drifted)) if drifted else night
     if found.need is not Need.NONE:
         return replace(looked, night=night)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autotune.compose import Places
 from autotune.registry import Registry
+from autotune.service.nightly.pruning import REPORT_NAME, REPORTS
 from autotune.spec import NightlyReport
 from autotune.tracking.report import gather, render_report
 from autotune.tracking.report.night import night_preface
@@ -42,7 +43,7 @@ def written_report(report: NightlyReport, registry: Registry, *, at: Places, pat
         at: Where everything is kept.
         path: The file; None is one of its own in the folder `reports` of the home folder.
     """
-    target = path or at.home / "reports" / f"nightly-{report.started_at:%Y-%m-%d-%H%M}-{report.key[:8]}.html"
+    target = path or at.home / REPORTS / f"{REPORT_NAME}{report.started_at:%Y-%m-%d-%H%M}-{report.key[:8]}.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     known = set(registry.studies())
     studies = [gather(registry, one.study) for one in report.studies if one.study in known]

@@ -19,6 +19,7 @@ from autotune.service.problems import not_found
 from autotune.service.state import service_of
 from autotune.spec import AccessToken, Decision, DecisionEvent, Deployment
 from autotune.tracking.report import StudyEvidence, finding
+from autotune.tracking.report.evidence import COMPARED, TRIALS_MAX
 from autotune.tracking.report.parts import FindingPart, finding_part
 
 Standing = Literal["waiting", "deployed", "other"]
@@ -26,6 +27,9 @@ Standing = Literal["waiting", "deployed", "other"]
 
 _EARLIER_MAX = 30
 """Earlier decisions that the form for rolling back offers."""
+_COMPARED_MAX = 1000
+"""Race and confirm runs that are read to find those of one run, of which it has at most 130: other machines of the
+class may have run theirs beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +118,15 @@ def view_of(registry: Registry, key: str) -> DecisionView:
 def _found(
     registry: Registry, decision: Decision, deployment: Deployment, events: Sequence[DecisionEvent]
 ) -> FindingPart:
+    trials, unread = registry.records_behind(decision, ["search"], limit=TRIALS_MAX)
+    compared, _ = registry.records_behind(decision, COMPARED, limit=_COMPARED_MAX)
     evidence = StudyEvidence(
         study=decision.study,
         decisions=registry.decisions(decision.study),
-        records=registry.records(decision.study, workload_digest=decision.workload.digest()),
+        records=[*trials, *compared],
         events=events,
         deployments=[deployment],
+        unread=unread,
     )
     return finding_part(finding(evidence, decision), anchor="figure", address=None)
 

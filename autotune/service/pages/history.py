@@ -91,16 +91,23 @@ async def show_queue(request: Request, visitor: AccessToken) -> Response:
     service = service_of(request)
 
     def work() -> Response:
-        entries = service.registry.queued_studies()
-        open_ = [entry for entry in entries if entry.ended_at is None]
-        ended = sorted((entry for entry in entries if entry.ended_at is not None), key=_ended_at, reverse=True)
+        entries = shown_entries(service.registry, ended=_ENDED_MAX)
         may = visitor.opens("tune", at=datetime.now(UTC))
         return page(
-            request, "queue", title="Queue", visitor=visitor, part="queue", entries=[*open_, *ended[:_ENDED_MAX]],
+            request, "queue", title="Queue", visitor=visitor, part="queue", entries=entries,
             files=list(service.settings.study_files()) if may else [], may=may,
         )  # fmt: skip
 
     return await service.show(work)
+
+
+def shown_entries(registry: Registry, *, ended: int) -> list[QueuedStudy]:
+    """Give what is on the page of the queue: all that runs or waits, and so many that ended last."""
+    return [
+        *registry.queued_studies("running"),
+        *registry.queued_studies("queued"),
+        *registry.ended_studies(limit=ended),
+    ]
 
 
 async def queue_study(request: Request, visitor: AccessToken) -> Response:
@@ -117,8 +124,3 @@ async def queue_study(request: Request, visitor: AccessToken) -> Response:
 
     await service.read(work)
     return RedirectResponse("/queue", 303)
-
-
-def _ended_at(entry: QueuedStudy) -> datetime:
-    assert entry.ended_at is not None  # noqa: S101  (only ended ones are sorted)
-    return entry.ended_at

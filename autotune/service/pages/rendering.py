@@ -82,7 +82,6 @@ def page(
             part=part,
             parts=_PARTS,
             draws=draws,
-            here=request.url.path,
             outside=_outside(service, request),
             **shown,
         )

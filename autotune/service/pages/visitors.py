@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from starlette.exceptions import HTTPException
@@ -15,6 +16,7 @@ from autotune.spec import AccessToken, Scope
 
 _FAILED = parse_rate(FAILED_LOGINS)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<place>\S+)")
 
 
 class LoginNeededError(Exception):
@@ -72,9 +74,9 @@ def check_origin(request: Request) -> None:
     Raises:
         HTTPException: 403.
     """
-    scheme, _, place = request.headers.get("origin", "").partition("://")
+    sent = _ORIGIN.fullmatch(request.headers.get("origin", ""))
     asked = request.headers.get("host", "")
-    if scheme not in _DEFAULT_PORTS or _place(place, scheme) != _place(asked, scheme):
+    if sent is None or _place(sent["place"], sent["scheme"]) != _place(asked, sent["scheme"]):
         raise HTTPException(
             403, "This form was sent by another site, or by a browser that does not say; nothing was done."
         )

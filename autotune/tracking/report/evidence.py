@@ -11,7 +11,11 @@ from autotune.spec import Decision, DecisionEvent, Deployment, TrialRecord
 FINDINGS_MAX = 6
 """Parts of a report about one study, each for a class of machine and a workload: the newest are shown."""
 
-_COMPARED = ("race", "confirm")
+TRIALS_MAX = 1000
+"""Trials of the search that a finding has, the newest: a page with many thousands of points helps nobody, and takes
+long to draw."""
+
+COMPARED = ("race", "confirm")
 """Phases whose runs one machine draws one decision from."""
 
 
@@ -41,6 +45,7 @@ class StudyEvidence:
         records: Its records.
         events: What became of its decisions.
         deployments: What is deployed of it.
+        unread: Older trials of the search that were not read, as there are too many to be shown.
     """
 
     study: str
@@ -48,6 +53,7 @@ class StudyEvidence:
     records: Sequence[TrialRecord]
     events: Sequence[DecisionEvent] = ()
     deployments: Sequence[Deployment] = ()
+    unread: int = 0
 
     def as_of(self, decision: Decision) -> StudyEvidence:
         """Give what was known when a decision was drawn and settled, whatever came later; no clock is asked."""
@@ -66,9 +72,11 @@ class Finding:
 
     Attributes:
         decision: The decision; None where none was come to yet.
-        trials: Records of the search under the same circumstances; earlier runs of the study are known to later ones.
+        trials: Records of the search under the same circumstances, at most the newest `TRIALS_MAX`; earlier runs of the
+            study are known to later ones.
         compared: Records of race and confirm of this run alone: what the decision was drawn from.
-        earlier: Trials among `trials` that an earlier run measured.
+        earlier: Trials that an earlier run measured.
+        left_out: Older trials that are not among `trials`.
         deployment: What is deployed where the decision would be; None where nothing is known of that.
         taken_back: How what was deployed there came to be taken back, where nothing is since; None else.
     """
@@ -77,6 +85,7 @@ class Finding:
     trials: Sequence[TrialRecord]
     compared: Sequence[TrialRecord]
     earlier: int = 0
+    left_out: int = 0
     deployment: Deployment | None = None
     taken_back: DecisionEvent | None = None
 
@@ -107,8 +116,10 @@ def findings(evidence: StudyEvidence) -> tuple[Finding, ...]:
     if decided:
         return tuple(finding(evidence, decision) for decision in decided[:FINDINGS_MAX])
     searched = tuple(record for record in evidence.records if record.phase == "search")
-    compared = tuple(record for record in evidence.records if record.phase in _COMPARED)
-    return (Finding(decision=None, trials=searched, compared=compared),) if evidence.records else ()
+    compared = tuple(record for record in evidence.records if record.phase in COMPARED)
+    left_out = max(0, len(searched) - TRIALS_MAX)
+    undecided = Finding(decision=None, trials=searched[left_out:], compared=compared, left_out=left_out)
+    return (undecided,) if evidence.records else ()
 
 
 def finding(evidence: StudyEvidence, decision: Decision) -> Finding:
@@ -122,14 +133,18 @@ def finding(evidence: StudyEvidence, decision: Decision) -> Finding:
     here = [other.decided_at for other in before if other.machine.host == decision.machine.host]
     begun = max(here, default=None)
     records = [record for record in evidence.records if _is_behind(record, decision)]
-    trials = tuple(record for record in records if record.phase == "search")
+    searched = tuple(record for record in records if record.phase == "search")
+    trials = searched[-TRIALS_MAX:]
+    left_out = len(searched) - len(trials) + evidence.unread
+    earlier = 0 if since is None else sum(record.started_at <= since for record in trials)
     return Finding(
         decision=decision,
         trials=trials,
         compared=tuple(
-            record for record in records if record.phase in _COMPARED and (begun is None or record.started_at > begun)
+            record for record in records if record.phase in COMPARED and (begun is None or record.started_at > begun)
         ),
-        earlier=0 if since is None else sum(record.started_at <= since for record in trials),
+        earlier=earlier + left_out if earlier else 0,  # what is older than an earlier run's trials is one of them too
+        left_out=left_out,
         deployment=_deployment(evidence, decision),
         taken_back=_taken_back(evidence, decision),
     )
@@ -163,5 +178,5 @@ def _is_behind(record: TrialRecord, decision: Decision) -> bool:
         and record.workload == decision.workload
         and (record.dataset is None or record.dataset == decision.dataset)
         and (record.machine is None or record.machine.machine_class == decision.machine.machine_class)
-        and (record.phase not in _COMPARED or there == decision.machine.host)
+        and (record.phase not in COMPARED or there == decision.machine.host)
     )

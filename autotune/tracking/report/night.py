@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autotune.spec import NightlyReport, StudyNight
+from autotune.spec import NightlyReport, Pruned, StudyNight
 from autotune.spec.nightly import NightOutcome
 from autotune.tracking.report.preface import Mood, Preface, PrefaceRow
 from autotune.units import format_bytes, format_seconds
@@ -44,13 +44,20 @@ def _sentences(night: NightlyReport) -> tuple[str, ...]:
         told.append("There was no study to look at.")
     if night.rebuilt:
         told.append(f"Deployed archives that were built: {', '.join(night.rebuilt)}.")
-    pruned = night.pruned
-    if pruned.trials or pruned.archives:
-        told.append(
-            f"Removed as too old: {_counted(pruned.trials, 'trial')} and {_counted(len(pruned.archives), 'archive')} "
-            f"({format_bytes(pruned.freed_bytes)})."
-        )
+    if removed := _removed(night.pruned):
+        told.append(f"Removed as too old: {' and '.join(removed)}.")
     return tuple(told)
+
+
+def _removed(pruned: Pruned) -> list[str]:
+    archives = _counted(len(pruned.archives), "archive")
+    found = {
+        _counted(pruned.trials, "trial"): pruned.trials,
+        f"{archives} ({format_bytes(pruned.freed_bytes)})": len(pruned.archives),
+        _counted(pruned.searches, "superseded search", "superseded searches"): pruned.searches,
+        _counted(pruned.reports, "report of a night", "reports of nights"): pruned.reports,
+    }
+    return [words for words, count in found.items() if count]
 
 
 def _row(study: StudyNight) -> PrefaceRow:

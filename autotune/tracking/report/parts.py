@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 TRIALS_SHOWN_MAX = 300
-"""Rows of the table of trials; the newest are shown. All of them are in the figures and in the registry."""
+"""Rows of the table of trials; the newest are shown. The figures have more, the registry has all."""
 
 CAPTIONS: Mapping[str, str] = {
     "confirm-runs": "Each point is one fresh process. Chosen and default ran in turn, so that drift meets both.",
@@ -74,6 +74,8 @@ class FindingPart:
         compared: Race and confirm runs by configuration.
         trials: Trials of the search.
         trials_left_out: Further ones that are not listed.
+        trials_undrawn: Those among them that are in no figure either.
+        trials_drawn: Trials that the figures have.
         earlier: Trials that an earlier run measured.
         circumstances: Where, when, on what.
         drawings: Its figures.
@@ -88,6 +90,8 @@ class FindingPart:
     compared: Sequence[ComparedRow] = ()
     trials: Sequence[TrialRow] = ()
     trials_left_out: int = 0
+    trials_undrawn: int = 0
+    trials_drawn: int = 0
     earlier: int = 0
     circumstances: Facts = ()
     drawings: Sequence[Drawing] = ()
@@ -140,7 +144,9 @@ def finding_part(finding: Finding, *, anchor: str, address: str | None) -> Findi
     trials = trial_rows(finding.trials, decision.config if decision else None)
     part: dict[str, Any] = {
         "trials": trials[-TRIALS_SHOWN_MAX:],
-        "trials_left_out": max(0, len(trials) - TRIALS_SHOWN_MAX),
+        "trials_left_out": max(0, len(trials) - TRIALS_SHOWN_MAX) + finding.left_out,
+        "trials_undrawn": finding.left_out,
+        "trials_drawn": len(trials),
         "drawings": _drawings(finding, anchor),
     }
     if decision is None:

@@ -82,6 +82,17 @@ def test_the_whole_way_from_waiting_to_rolled_back(review, home):
     assert deployed(home) == []
 
 
+def test_the_default_is_pinned_by_the_key_or_the_study_that_list_shows(review, home):
+    review("rollback", FIRST, "--to", "default", "--reason", "stalls")  # SECOND waits still
+    shown = json.loads(review("list", "--study", "s", "--json"))["deployments"]
+    assert [one["stands_for_default"] for one in shown] == [FIRST]
+    told = review("pin", "s", "--version", seen(home), "--by", "ada", "--reason", "a paper")
+    assert "pinned by ada: a paper" in told
+    assert "what study 's' deploys is pinned by ada" in " ".join(review("approve", SECOND, code=1).split())
+    review("unpin", FIRST)
+    assert "approved by" in review("approve", SECOND)
+
+
 def test_rejecting_needs_a_reason_and_keeps_what_is_deployed(review, home):
     assert "needs a reason" in review("reject", SECOND, code=2)
     assert "rejected by ada: too many" in review("reject", SECOND, "--by", "ada", "--reason", "too many")
@@ -127,7 +138,7 @@ def test_name_of_a_study_needs_the_version_that_was_seen(review, home, command):
     [
         (("approve", "nobody"), "must mean one decision that waits, got 0; there are: 00000000 (s)"),
         (("approve", ""), "got 0"),
-        (("pin", "zz", "--reason", "r"), "must mean one decision that is deployed, got 0"),
+        (("pin", "zz", "--reason", "r"), "must mean one decision that is deployed, or stands for the default, got 0"),
         (("rollback", decided(1, 1).key, "--to", "zz", "--reason", "r"), "must mean one decision of this study, got 0"),
         (("approve", decided(2, 2).key, "--by", ""), "who takes it"),
     ],
@@ -149,6 +160,14 @@ def test_user_without_a_name_says_who_decides(review, monkeypatch, home):
     assert "no login name; give --by" in review("approve", SECOND, code=2)
     assert deployed(home) == [1]
     assert "approved by ada" in review("approve", SECOND, "--by", "ada")
+
+
+@pytest.mark.parametrize("words", [(), ("--by", "autotune")])
+def test_nobody_decides_under_the_name_of_what_no_person_decided(review, monkeypatch, home, words):
+    monkeypatch.setenv("LOGNAME", "autotune")  # as the user of a server may be called
+    assert "the name of a person" in review("reject", SECOND, "--reason", "r", *words, code=2)
+    assert json.loads(review("list", "--json"))["waiting"]
+    assert "rejected by ada" in review("reject", SECOND, "--reason", "r", "--by", "ada")
 
 
 def test_list_of_a_study_that_is_none_names_those_that_are(review):

@@ -50,6 +50,7 @@ def test_tokens_are_listed_with_their_state_and_revoked_by_name(tmp_path):
     [
         (("create", "a b"), "name"),
         (("create", ""), "name"),
+        (("create", "autotune"), "no person decided"),
         (("create", "a", "--scope", "write"), "scope"),
         (("create", "a", "--expires", "soon"), "duration"),
         (("create", "a", "--expires", "99999999d"), "3650d"),

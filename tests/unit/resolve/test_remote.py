@@ -7,13 +7,15 @@ import warnings
 import numpy as np
 import pytest
 from odd_servers import dripping, scripted, silent
-from registry_values import Numbers
+from registry_values import Numbers, decision_here
 
 from autotune.errors import RegistryError
+from autotune.machine import machine_facts
+from autotune.registry import open_registry
 from autotune.resolve.best import best_config, best_loader, question_of
 from autotune.resolve.explain import explain
 from autotune.resolve.kept_answers import FOLDER, KEPT_MAX, KeptAnswers
-from autotune.resolve.lookup import default_answer
+from autotune.resolve.lookup import answer, default_answer
 from autotune.resolve.remote import Remote
 from autotune.resolve.resolution import AutotuneWarning, Resolution
 from autotune.spec import LoaderConfig
@@ -108,6 +110,19 @@ def test_answer_to_another_question_is_none(server, tmp_path, config):
     server.body = _answer(question, **config).to_json().encode()
     with pytest.raises(RegistryError, match="another question"):
         Remote(server.address, None).answer(question, home=tmp_path)
+
+
+def test_what_was_fastest_with_more_workers_than_cpus_is_served_to_a_process_that_is_alone(server, tmp_path):
+    dataset, many = Numbers(), machine_facts().cpu_count * 2
+    config = LoaderConfig(num_workers=many).canonical(has_accelerator=False)
+    with open_registry(tmp_path / "service") as registry:
+        registry.save_decision(decision_here(dataset, config))
+        server.body = answer(registry, _question()).to_json().encode()
+    assert Remote(server.address, None).answer(_question(), home=tmp_path).config.num_workers == many
+    beside = _question().replace(ranks_on_node=2)
+    server.body = _answer(beside, num_workers=many).replace(decision_key="k").to_json().encode()
+    with pytest.raises(RegistryError, match=f"{many} workers"):
+        Remote(server.address, None).answer(beside, home=tmp_path)
 
 
 def test_answer_for_other_ranks_is_none(server, tmp_path):

@@ -126,6 +126,20 @@ def test_connection_ends_when_the_answer_is_not_read(address):
         assert _ends_under(connection, b"GET")
 
 
+def test_a_long_answer_is_read_to_its_end_over_a_slow_line(monkeypatch):
+    monkeypatch.setattr(connections, "CLIENT_LIMIT_S", 1.0)
+    with _served() as address, _connected(address) as connection:
+        connection.sendall(REQUEST.replace(b"/ ", b"/large ", 1))
+        size = pauses = 0
+        while size < LARGE:
+            if size >= pauses * LARGE // 8:  # eight times, longer in all than a request may take
+                time.sleep(0.25)
+                pauses += 1
+            found = connection.recv(65536)
+            assert found, f"the connection was ended after {size} bytes"
+            size += len(found)
+
+
 def test_slow_answer_is_waited_for_and_requests_follow_each_other(address):
     with _connected(address) as connection:
         for path in (b"/slow ", b"/body ", b"/slow "):

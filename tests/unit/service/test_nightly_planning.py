@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from registry_values import START, decision, facts, machine, workload
 
+from autotune.service.nightly.course import begun
+from autotune.service.nightly.judging import Figures
 from autotune.service.nightly.planning import Known, Need, plan
-from autotune.spec import DecisionEvent, Deployment, Inspection, LoaderConfig, WaitingDecision
+from autotune.service.nightly.study_night import Looked, _judged
+from autotune.spec import DecisionEvent, Deployment, Inspection, LoaderConfig, StudyNight, WaitingDecision
 from autotune.spec.study_file import spec_from_fields
 
 FILE = Path("s.yaml")
@@ -176,3 +179,20 @@ def test_of_two_groups_of_one_class_the_one_with_the_major_versions_of_this_host
     seen = inspection(machine=machine(versions={"torch": "2.13.0", "pillow": "11.0"}))
     found = planned(known(there, here), seen=seen)
     assert (found.deployed, found.need) == (here, Need.NONE)
+
+
+@pytest.mark.parametrize(
+    ("file_says", "default_runs", "goes_on"),
+    [("pack:other", True, True), ("pack:other", False, False), ("pack:make", True, False)],
+)
+def test_what_cannot_be_measured_is_searched_anew_where_something_has_changed_anyway(file_says, default_runs, goes_on):
+    spec = spec_from_fields({"name": "s", "dataset": file_says, "budget": "2m"})
+    found = planned(known(decided()), spec=spec)
+    night = begun(StudyNight(study="s", file="s.yaml", task="check", why="", outcome="failed"), found)
+    looked = Looked(plan=found, inspection=inspection(), night=night, began=START)
+    figures = Figures(hindered="disk space, no room for the archive", default_runs=default_runs)
+    judged = _judged(looked, None, figures)
+    assert isinstance(judged, Looked) == goes_on
+    told = judged.night if goes_on else judged
+    assert told.told == ("it could not be measured: disk space, no room for the archive",)
+    assert (told.outcome == "failed") == (not goes_on)

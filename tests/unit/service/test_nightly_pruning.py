@@ -1,11 +1,13 @@
-"""Which archives a night removes."""
+"""What a night removes as too old."""
 
 import gc
-from datetime import timedelta
+import os
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from data_sets import FileDataset, write_files
 from registry_values import START, decision, facts
+from reviewed_studies import make_optuna_study
 
 from autotune.compose import Places
 from autotune.data.apply import prepare
@@ -57,3 +59,32 @@ def test_an_archive_that_another_study_deploys_stays_whatever_changed_for_the_fi
     registry.save_decision(decision(config=NPY, fingerprint=fingerprint))
     registry.save_decision(decision(study="t", config=NPY, fingerprint=fingerprint))
     assert not pruned(registry, at, stale={("s", fingerprint)})
+
+
+def test_reports_of_old_nights_go_and_what_else_lies_beside_them_stays(registry, at):
+    folder = at.home / "reports"
+    folder.mkdir()
+    for name, days in (("nightly-old.html", 31), ("nightly-new.html", 29), ("mine.html", 400)):
+        (folder / name).write_text("")
+        written = (START - timedelta(days=days)).timestamp()
+        os.utime(folder / name, (written, written))
+    found = prune(registry, at=at, keep_days=30, now=START)
+    assert found.reports == 1
+    assert sorted(page.name for page in folder.iterdir()) == ["mine.html", "nightly-new.html"]
+
+
+@pytest.mark.parametrize("days", [29, 31])
+def test_searches_that_others_have_superseded_go_once_they_are_old(registry, at, days):
+    registry.save_decision(decision())
+    for name in ("s", "s 2"):
+        make_optuna_study(at.home, name, of="s")
+    found = prune(registry, at=at, keep_days=30, now=datetime.now(UTC) + timedelta(days=days))
+    assert found.searches == (days > 30)
+    assert not (at.home / "reports").exists()
+
+
+def test_a_night_goes_on_where_the_searches_cannot_be_read(registry, at, caplog):
+    registry.save_decision(decision())
+    (at.home / "optuna.db").write_bytes(b"no database" * 1000)
+    assert prune(registry, at=at, keep_days=30, now=START).searches == 0
+    assert "was not pruned" in caplog.text

@@ -1,12 +1,13 @@
 """What becomes of studies that somebody asked for, in nights that run no search for them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from autotune.compose import places
 from autotune.registry import open_registry
 from autotune.service.nightly import NightOrder, run_night, study_files
+from autotune.service.pages.history import shown_entries
 from autotune.spec import QueuedStudy
 
 STUDY = """\
@@ -94,3 +95,17 @@ def test_study_that_is_cancelled_before_its_search_is_not_searched(at):
     assert night.why == "ada asked for it"
     assert "has cancelled" in night.told[0]
     assert _entry(at, entry).message == "cancelled by bob"
+
+
+def test_what_waits_and_what_ended_last_is_seen_however_much_was_asked_for(at):
+    with open_registry(at.home) as registry:
+        for number in range(6):
+            entry = registry.queue_study(QueuedStudy(study=f"s{number}", requested_by="ada", requested_at=day(number)))
+            if number < 4:
+                registry.end_queued_study(entry.key, "done", message="", at=day(20 - number))
+        registry.take_queued_study(entry.key, machine="here", at=day(9))
+        assert [one.study for one in shown_entries(registry, ended=2)] == ["s5", "s4", "s0", "s1"]
+
+
+def day(number):
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number)

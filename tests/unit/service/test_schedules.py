@@ -1,5 +1,7 @@
 """Templates for schedulers, as far as they depend on how nights behave."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,18 @@ def test_options_of_the_workers_in_the_templates_are_those_of_the_command():
     for name in ("workers.sbatch", "kubernetes-workers.yaml"):
         line = next(line for line in (SCHEDULES / name).read_text().splitlines() if "autotune worker" in line)
         assert {word for word in line.split() if word.startswith("--") and "=" not in word} <= known
+
+
+@pytest.mark.parametrize(("restarts", "submitted"), [(None, True), ("0", True), ("1", False)])
+def test_slurm_submits_the_next_night_once_however_often_a_job_is_started(tmp_path, restarts, submitted):
+    (tmp_path / "my_project").mkdir()
+    for name in ("sbatch", "srun"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >> "$HOME/calls"\n')
+        program.chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_CPUS_PER_TASK": "8"}
+    environment |= {} if restarts is None else {"SLURM_RESTART_COUNT": restarts}
+    subprocess.run(["bash", SCHEDULES / "nightly.sbatch"], env=environment, check=True)
+    calls = (tmp_path / "calls").read_text()
+    assert ("sbatch --begin=" in calls) == submitted
+    assert "srun --cpus-per-task=8 .venv/bin/autotune nightly studies/" in calls

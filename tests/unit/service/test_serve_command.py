@@ -54,3 +54,14 @@ def test_token_of_whoever_started_it_may_do_everything(monkeypatch):
     token = _own_token()
     assert token.scopes == ("read", "tune", "review")
     assert token.name == "d-Artagnan--p-re"
+
+
+@pytest.mark.parametrize("login", ["autotune", None])
+def test_whoever_started_it_without_a_name_of_a_person_is_the_owner(monkeypatch, login):
+    def name():
+        if login is None:
+            raise KeyError("getpwuid(): uid not found: 4242")
+        return login
+
+    monkeypatch.setattr("getpass.getuser", name)
+    assert _own_token().name == "owner"

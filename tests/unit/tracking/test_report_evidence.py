@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from autotune.registry import open_registry
 from autotune.spec import Interval, LoaderConfig
 from autotune.tracking.report import StudyEvidence, finding, findings, gather, render_report
+from autotune.tracking.report.evidence import TRIALS_MAX
+from autotune.tracking.report.parts import finding_part
 from autotune.tracking.report.tables import compared_rows, history_rows, trial_rows
 from autotune.tracking.report.verdict import Strip, verdict_of
 
@@ -43,6 +45,22 @@ def test_another_host_of_the_class_compared_for_a_decision_of_its_own(make_recor
     found = finding(evidence([decision, theirs], [search, race, *foreign]), decision)
     assert [record.key for record in found.trials] == [search.key, foreign[0].key]
     assert [record.key for record in found.compared] == [race.key], "its decision between is of another host"
+
+
+def test_too_many_trials_are_cut_to_the_newest_and_the_rest_is_counted(make_record, decision):
+    drawn = make_record(TRIALS_MAX + 10).started_at
+    first, second = (
+        decision.replace(key="1" * 32, decided_at=make_record(8).started_at),
+        decision.replace(decided_at=drawn),
+    )
+    records = [make_record(number, phase="search") for number in range(TRIALS_MAX + 5)]
+    known = StudyEvidence(study="s", decisions=[second, first], records=records, unread=100)
+    found = finding(known, second)
+    assert (len(found.trials), found.trials[0], found.left_out) == (TRIALS_MAX, records[5], 105)
+    assert found.earlier == 109, "those that were not read are older still"
+    part = finding_part(found, anchor="a", address=None)
+    assert (part.trials_drawn, part.trials_undrawn) == (TRIALS_MAX, 105)
+    assert len(part.trials) + part.trials_left_out == TRIALS_MAX + 105
 
 
 def test_records_of_other_machines_datasets_and_workloads_stand_behind_nothing(make_record, decision):

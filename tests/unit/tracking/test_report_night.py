@@ -64,6 +64,8 @@ def test_night_without_studies_and_one_that_was_killed_are_told():
         "There was no study to look at.",
         "Removed as too old: 4 trials and 1 archive (1 GiB).",
     )
+    beside = night_preface(night(ended_at=None, pruned=Pruned(searches=1, reports=2)))
+    assert beside.sentences[-1] == "Removed as too old: 1 superseded search and 2 reports of nights."
 
 
 def test_page_of_a_night_links_to_studies_that_are_on_it_and_only_names_the_others(make_record):
