@@ -24,6 +24,7 @@ from autotune.study.guesses import Guesses
 from autotune.study.optuna_store import KEY
 from autotune.study.race import disqualifies
 from autotune.study.runs import Runs
+from autotune.study.transfer import Carried
 from autotune.study.verdict import CONSTRAINT
 
 
@@ -47,8 +48,8 @@ class Search:
         self._random = random.Random(self.setting.spec.seed)  # noqa: S311 (no secret)
         self._repeats = 0
 
-    def enqueue(self, first: Iterable[LoaderConfig]) -> None:
-        """Put configurations, the best few by the estimate and the priors at the head of the queue.
+    def enqueue(self, first: Iterable[LoaderConfig], carried: Iterable[Carried] = ()) -> None:
+        """Put configurations, those of similar studies, the best few by the estimate and the priors first in the queue.
 
         What is known is left out.
         """
@@ -56,6 +57,7 @@ class Search:
         machine = setting.inspection.machine
         suggested = [(config, "deployed or default") for config in first]
         suggested += [(config, "fastest before") for config in remembered_configs(setting)]
+        suggested += [(one.config, one.name) for one in carried]
         suggested += [(config, "estimate") for config in self.guesses.first()]
         suggested += [(prior.config(machine, machine.memory_bytes), prior.name) for prior in PRIORS]
         queued = set(self.ledger.known())
