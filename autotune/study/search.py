@@ -27,6 +27,9 @@ from autotune.study.runs import Runs
 from autotune.study.transfer import Carried
 from autotune.study.verdict import CONSTRAINT
 
+_Suggestion = tuple[LoaderConfig, str]
+"""A configuration, and why it is worth a run."""
+
 
 class Search:
     """The search phase of one run.
@@ -57,8 +60,9 @@ class Search:
         machine = setting.inspection.machine
         suggested = [(config, "deployed or default") for config in first]
         suggested += [(config, "fastest before") for config in remembered_configs(setting)]
-        suggested += [(one.config, one.name) for one in carried]
-        suggested += [(config, "estimate") for config in self.guesses.first()]
+        suggested += _best_of_both(
+            [(one.config, one.name) for one in carried], [(config, "estimate") for config in self.guesses.first()]
+        )
         suggested += [(prior.config(machine, machine.memory_bytes), prior.name) for prior in PRIORS]
         queued = set(self.ledger.known())
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
@@ -206,6 +210,11 @@ class Search:
 def is_predicted(record: TrialRecord) -> bool:
     """Tell whether a record was predicted, so that no process was spent on it."""
     return record.failure is not None and record.failure.phase == "predict" and record.wall_s == 0.0
+
+
+def _best_of_both(one: list[_Suggestion], other: list[_Suggestion]) -> list[_Suggestion]:
+    """Put the best of each first: a short budget pays for no more, and either may be wrong."""
+    return [*one[:1], *other[:1], *one[1:], *other[1:]]
 
 
 def _story(record: TrialRecord) -> str:
