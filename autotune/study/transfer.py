@@ -99,9 +99,9 @@ def carried_over(setting: Setting, sources: Iterable[Source], forecast: Forecast
 def _offers(source: Source, setting: Setting, forecast: Forecast) -> Iterator[tuple[float, LoaderConfig]]:
     """Give what a study has to offer here: what it chose, then its fastest, each with its share of the best rate."""
     best = next(iter(source.rates.values()), None)
-    ordered = list(dict.fromkeys([source.decision.config, *source.rates]))
+    chosen = [] if source.decision.outcome == "undecided" else [source.decision.config]
     given: set[LoaderConfig] = set()
-    for config in ordered:
+    for config in dict.fromkeys([*chosen, *source.rates]):
         if len(given) >= CARRIED_OF_A_STUDY:
             return
         point = adapted(config, there=source.decision.machine, space=setting.space)
@@ -109,8 +109,8 @@ def _offers(source: Source, setting: Setting, forecast: Forecast) -> Iterator[tu
         if fitting is None or fitting in given:
             continue
         given.add(fitting)
-        chosen = config == source.decision.config  # confirmed, so no single run is held against it
-        yield 1.0 if chosen or best is None else source.rates[config] / best, fitting
+        # what was confirmed there is held against no single run
+        yield 1.0 if config in chosen or best is None else source.rates[config] / best, fitting
 
 
 def _within_limits(config: LoaderConfig, setting: Setting, forecast: Forecast) -> LoaderConfig | None:
