@@ -1,4 +1,4 @@
-"""What one class of machine teaches a study on another, over recorded landscapes: runs saved, and what misleading costs."""
+"""What one class of machine teaches a study on another, over recorded landscapes: runs saved, what misleading costs."""
 
 import math
 import statistics
