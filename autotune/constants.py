@@ -108,6 +108,13 @@ REPEATS_BEFORE_GUESS = 2
 converged."""
 REMEMBERED_CONFIGS = 3
 """Configurations that were fastest before something changed, which are measured first: one is often the best still."""
+SIMILARITY_MIN = 0.5
+"""Similarity of circumstances under which another study's configurations are no prior: those of other samples, at
+0.40 to 0.44, cost two or three runs of the recorded landscapes and saved none."""
+CARRIED_MAX = 4
+"""Configurations of other studies that are measured first: what misleading ones cost at most."""
+CARRIED_OF_A_STUDY = 3
+"""Those of one study: its fastest are often the same way of loading at another batch size."""
 
 # Memory boundary
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, case, select
 
 from autotune.errors import ConflictError, SpecError
 from autotune.registry import deployment_rows as rows
@@ -16,6 +16,9 @@ from autotune.spec import Action, Decision, DecisionEvent, Deployment, WaitingDe
 
 SAFE_DEFAULT = "default"
 """What is rolled back to where nothing is to be deployed, so that PyTorch's default is served."""
+
+DEPLOYED_LIMIT = 64
+"""Decisions of other studies that are looked at for what to try first: of more, the oldest say least."""
 
 _Work = Callable[[Connection, Row[Any]], int]
 
@@ -54,6 +57,22 @@ class Reviews(Transactions):
             .join(DeploymentRow, DeploymentRow.decision_key == DecisionRow.key)
             .where(DeploymentRow.study == study)
             .order_by(DecisionRow.decided_us.desc(), DecisionRow.key)
+        )
+        return self._all(statement, Decision)
+
+    def deployed_anywhere(self, type_name: str, *, limit: int = DEPLOYED_LIMIT) -> list[Decision]:
+        """Give what is deployed by any study to any class of machine: first that for a class of dataset, then the rest.
+
+        Args:
+            type_name: Class of the dataset whose decisions come first; within it, and after it, the newest.
+            limit: Most results.
+        """
+        same_type = case((DecisionRow.type_name == type_name, 0), else_=1)
+        statement = (
+            select(DecisionRow.body)
+            .join(DeploymentRow, DeploymentRow.decision_key == DecisionRow.key)
+            .order_by(same_type, DecisionRow.decided_us.desc(), DecisionRow.key)
+            .limit(limit)
         )
         return self._all(statement, Decision)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection
 
 from autotune.constants import HOST_HEADROOM_SHARE
 from autotune.spec import DatasetFacts, LoaderConfig, MachineFacts
 from autotune.units import format_bytes
 
-_ARRAY = re.compile(r"(bool|uint|int|float|bfloat|complex)(\d*)\[([\d,\s]*)\]")
 _SMALLEST_FRACTION = 0.01
 _NEED_ARCHIVE = frozenset({"archive", "stored", "order"})
 """Fields that mean nothing without an archive: who pins one of them has asked for one."""
@@ -61,18 +59,8 @@ def clamp(
 
 def dataset_bytes(dataset: DatasetFacts) -> int | None:
     """Give the bytes of all decoded samples where structure and length are declared; None is unknown."""
-    size = sample_bytes(dataset.structure) if dataset.declared else None
+    size = dataset.sample_bytes
     return size * dataset.length if size and dataset.length else None
-
-
-def sample_bytes(structure: str) -> int | None:
-    """Add up the arrays of a declared structure such as `(float32[1,256,256], int64[])`; None where it has none."""
-    found = _ARRAY.findall(structure)
-    total = 0
-    for kind, bits, shape in found:
-        sides = [int(side) for side in shape.split(",") if side.strip()]
-        total += math.prod(sides) * max(1, int(bits or 8) // 8) if kind != "bool" else math.prod(sides)
-    return total or None
 
 
 def limit_workers(config: LoaderConfig, num_workers: int) -> LoaderConfig:

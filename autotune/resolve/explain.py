@@ -16,6 +16,7 @@ from autotune.machine import machine_facts
 from autotune.registry import Registry, open_existing
 from autotune.resolve.best import question_of
 from autotune.resolve.deployed import form_name
+from autotune.resolve.elsewhere import found_elsewhere
 from autotune.resolve.lookup import WAITS, Source, answer, default_answer, look_up, storage_url
 from autotune.resolve.pins import checked_pins
 from autotune.resolve.question import Question
@@ -49,6 +50,7 @@ class Explanation:
         alternatives: The fastest other configurations with rate and number of runs, as text.
         infeasible: Configurations that failed, with the reason, as text.
         unsteady_share: Share of the study's measurements that were unsteady; None without any.
+        priors: What similar studies found where nothing answers, as text.
     """
 
     resolution: Resolution
@@ -57,6 +59,7 @@ class Explanation:
     alternatives: tuple[str, ...] = ()
     infeasible: tuple[str, ...] = ()
     unsteady_share: float | None = None
+    priors: tuple[str, ...] = ()
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -68,6 +71,7 @@ class Explanation:
             lines += _evidence(self.decision)
         lines += [f"archive: {self.archive}"] if self.archive else []
         lines.append(f"trust: {'; '.join(self._trust())}")
+        lines += [f"prior: {text}" for text in self.priors]
         lines += [f"alternative: {text}" for text in self.alternatives]
         lines += [f"not possible: {text}" for text in self.infeasible]
         return tuple(lines)
@@ -181,7 +185,7 @@ def _explained(registry: Registry, question: Question, home: Path) -> Explanatio
     resolution = answer(registry, question)
     decision = None if resolution.decision_key is None else registry.decision(resolution.decision_key)
     if decision is None:
-        return Explanation(resolution=resolution)
+        return Explanation(resolution=resolution, priors=found_elsewhere(registry, question))
     records = [
         record
         for record in registry.records(decision.study)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 
 from pydantic import Field
 
 from autotune.spec.base import Value
 from autotune.units import GIB
+
+_ARRAY = re.compile(r"(bool|uint|int|float|bfloat|complex)(\d*)\[([\d,\s]*)\]")
 
 
 class MachineFacts(Value):
@@ -74,6 +78,21 @@ class DatasetFacts(Value):
     declared: bool = False
     iterable: bool = False
     staged: bool = False
+
+    @property
+    def sample_bytes(self) -> int | None:
+        """Bytes of the arrays of one decoded sample where its structure is declared; None is unknown."""
+        return structure_bytes(self.structure) if self.declared else None
+
+
+def structure_bytes(structure: str) -> int | None:
+    """Add up the arrays of a declared structure such as `(float32[1,256,256], int64[])`; None where it has none."""
+    found = _ARRAY.findall(structure)
+    total = 0
+    for kind, bits, shape in found:
+        sides = [int(side) for side in shape.split(",") if side.strip()]
+        total += math.prod(sides) * max(1, int(bits or 8) // 8) if kind != "bool" else math.prod(sides)
+    return total or None
 
 
 class Inspection(Value):

@@ -38,6 +38,14 @@ _PLAIN = LoaderConfig.torch_default(1).canonical(has_accelerator=False)
 """PyTorch's default, whatever the batch size: it is verified beside each challenger."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A configuration and its rate in one run; a `autotune.study.other_studies.Rated`."""
+
+    config: LoaderConfig
+    samples_per_s: float
+
+
 class RecordsInMemory:
     """Keeps records and decisions for as long as the process lives; a `autotune.study.setting.RecordStore`."""
 
@@ -62,6 +70,28 @@ class RecordsInMemory:
         return [decision for decision in reversed(self._decisions.values()) if decision.study == study]
 
     deployed_decisions = decisions
+
+    def deployed_anywhere(self, type_name: str) -> Sequence[Decision]:  # noqa: ARG002  (there are few of them)
+        """Give the decisions of all studies, newest first."""
+        return list(reversed(self._decisions.values()))
+
+    def measured(self, decision: Decision) -> Sequence[Run]:
+        """Give the runs under the circumstances of a decision, fastest first."""
+        runs = [
+            Run(config=record.config, samples_per_s=record.measurement.samples_per_s)
+            for record in self.records(decision.study)
+            if record.measurement is not None
+            and record.machine is not None
+            and record.machine.machine_class == decision.machine.machine_class
+            and record.dataset == decision.dataset
+        ]
+        return sorted(runs, key=lambda run: -run.samples_per_s)
+
+    def copied(self) -> RecordsInMemory:
+        """Give a store of its own that begins with all that is in this one."""
+        other = RecordsInMemory()
+        other._records, other._decisions = dict(self._records), dict(self._decisions)
+        return other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,10 +221,14 @@ class Replays:
     Args:
         landscape: The recorded rates.
         budget_s: Budget of each study on the recording's clock.
+        known: What other studies left, which each study begins with; none by default.
     """
 
-    def __init__(self, landscape: Landscape, *, budget_s: float = BUDGET_S) -> None:
+    def __init__(
+        self, landscape: Landscape, *, budget_s: float = BUDGET_S, known: RecordsInMemory | None = None
+    ) -> None:
         self.landscape = landscape
+        self._known = known or RecordsInMemory()
         self._spec = StudySpec(
             name="replay",
             dataset=DatasetSource(type_name=landscape.inspection.dataset.type_name),
@@ -212,6 +246,15 @@ class Replays:
             noise: What is done to the rates; None leaves the noise of the recording.
             machines: How many measure.
         """
+        return self._run(seed, noise, self._known.copied(), machines)
+
+    def left_by(self, seed: int, noise: Noise | None = None) -> RecordsInMemory:
+        """Run one study, and give its records and its decision beside those that it began with."""
+        store = self._known.copied()
+        self._run(seed, noise, store, machines=1)
+        return store
+
+    def _run(self, seed: int, noise: Noise | None, store: RecordsInMemory, machines: int) -> Replayed:
         measuring = _Machines(self.landscape, seed=seed, noise=noise, count=machines)
         following = _Following(measuring)
         pool = measuring.pool()
@@ -221,7 +264,7 @@ class Replays:
             inspection=self.landscape.inspection,
             space=self.space,
             pool=pool,
-            store=RecordsInMemory(),
+            store=store,
             archive_root=Path("archives"),
             cache_root=Path("cache"),
             listeners=(following,),

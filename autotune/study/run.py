@@ -38,6 +38,7 @@ from autotune.study.runs import Runs
 from autotune.study.search import Search, is_predicted
 from autotune.study.setting import Setting
 from autotune.study.summary import summarise
+from autotune.study.transfer import Source, carried_over, similar_studies, story
 
 
 def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
@@ -102,7 +103,7 @@ class _Phases:
         self._rates = guesses.rates
         if found := default_at_bound(self._runs, guesses):
             return decide_at_bound(setting, found, guesses=guesses)
-        self._search(guesses, forecast)
+        self._search(guesses, forecast, similar_studies(setting, profile))
         raced = self._race()
         candidates = self._candidates(raced)
         self._runs.begin("confirm", "the choice against the PyTorch default, in fresh interleaved pairs")
@@ -153,12 +154,13 @@ class _Phases:
         setting.notify("on_profile", found)
         return found
 
-    def _search(self, guesses: Guesses, forecast: Forecast) -> None:
+    def _search(self, guesses: Guesses, forecast: Forecast, similar: Sequence[Source]) -> None:
         setting, ledger = self._setting, self._runs.ledger
         self._runs.begin("search", f"{len(setting.space.points)} configurations are possible")
         search = Search(self._runs, self._study, guesses, forecast)
         deployed = [self._deployed] if self._deployed else []
-        search.enqueue([LoaderConfig.torch_default(REFERENCE_BATCH_SIZE), *deployed])
+        carried = carried_over(setting, similar, forecast)
+        search.enqueue([LoaderConfig.torch_default(REFERENCE_BATCH_SIZE), *deployed], carried)
         reason = search.run(
             until_s=lambda: self._runs.started + self._search_s(),
             spent=self._spent,
@@ -166,6 +168,7 @@ class _Phases:
         )
         tried = len(ledger.known())
         self._notes.append(f"search: {tried} of {len(setting.space.points)} configurations; it ended because {reason}")
+        self._notes += story(similar, carried, ledger)
         if left_out := forecast.preparation.left_out():
             self._notes.append(
                 f"{len(left_out)} configurations were left out, as building archives or filling caches for them alone "

@@ -26,6 +26,7 @@ from autotune.study.guesses import Guesses
 from autotune.study.optuna_store import KEY
 from autotune.study.race import disqualifies
 from autotune.study.runs import Runs
+from autotune.study.transfer import Carried
 from autotune.study.verdict import CONSTRAINT
 from autotune.trial import Records
 
@@ -45,6 +46,10 @@ class _Flight:
     config: LoaderConfig
     first: TrialRecord | None = None
     repeats: list[optuna.Trial] = field(default_factory=list)
+
+
+_Suggestion = tuple[LoaderConfig, str]
+"""A configuration, and why it is worth a run."""
 
 
 class Search:
@@ -69,8 +74,8 @@ class Search:
         self._done = 0
         self._flying: dict[Future[Records], _Flight] = {}
 
-    def enqueue(self, first: Iterable[LoaderConfig]) -> None:
-        """Put configurations, the best few by the estimate and the priors at the head of the queue.
+    def enqueue(self, first: Iterable[LoaderConfig], carried: Iterable[Carried] = ()) -> None:
+        """Put configurations, those of similar studies, the best few by the estimate and the priors first in the queue.
 
         What is known is left out.
         """
@@ -78,7 +83,9 @@ class Search:
         machine = setting.inspection.machine
         suggested = [(config, "deployed or default") for config in first]
         suggested += [(config, "fastest before") for config in remembered_configs(setting)]
-        suggested += [(config, "estimate") for config in self.guesses.first()]
+        suggested += _best_of_both(
+            [(one.config, one.name) for one in carried], [(config, "estimate") for config in self.guesses.first()]
+        )
         suggested += [(prior.config(machine, machine.memory_bytes), prior.name) for prior in PRIORS]
         queued = set(self.ledger.known())
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
@@ -272,6 +279,11 @@ class Search:
 def is_predicted(record: TrialRecord) -> bool:
     """Tell whether a record was predicted, so that no process was spent on it."""
     return record.failure is not None and record.failure.phase == "predict" and record.wall_s == 0.0
+
+
+def _best_of_both(one: list[_Suggestion], other: list[_Suggestion]) -> list[_Suggestion]:
+    """Put the best of each first: a short budget pays for no more, and either may be wrong."""
+    return [*one[:1], *other[:1], *one[1:], *other[1:]]
 
 
 def _story(record: TrialRecord) -> str:

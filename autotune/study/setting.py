@@ -25,12 +25,13 @@ from autotune.spec import (
 from autotune.spec.record import Phase
 from autotune.spec.study import Promotion
 from autotune.study.limits import limit_bytes
+from autotune.study.other_studies import OtherStudies
 from autotune.trial import TrialPool
 
 _LOG = logging.getLogger(__name__)
 
 
-class RecordStore(Protocol):
+class RecordStore(OtherStudies, Protocol):
     """Where records and decisions are kept; the truth."""
 
     def save_record(self, record: TrialRecord) -> None:

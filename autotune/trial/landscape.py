@@ -197,6 +197,13 @@ def tied(landscape: Landscape, step: float = 0.05) -> Landscape:
     return landscape.transformed("ties", rates)
 
 
+def inverted(landscape: Landscape) -> Landscape:
+    """Give a landscape with the same rates in the opposite order: the fastest configuration is the slowest there."""
+    ranked = sorted((entry for entry in landscape.entries if entry.truth), key=lambda entry: entry.truth or 0.0)
+    rates = [entry.truth or 0.0 for entry in reversed(ranked)]
+    return landscape.transformed("inverted", dict(zip((entry.config for entry in ranked), rates, strict=True)))
+
+
 def make_landscape(
     rates: Mapping[LoaderConfig, Iterable[float | None] | Failure],
     *,

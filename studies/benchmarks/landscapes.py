@@ -1,9 +1,12 @@
 """Records landscapes: every configuration of a space on a real workload, in repeated interleaved runs.
 
     python studies/benchmarks/landscapes.py [A I C] [--repeats 3] [--seconds 0.6] [--work FOLDER]
+    taskset -c 0 python studies/benchmarks/landscapes.py A C --other one_cpu
 
 Each repeat runs every configuration once, in a random order of its own. It can be interrupted at any time and
-started again: finished runs are kept in the work folder. What is complete goes to studies/records/landscapes/.
+started again: finished runs are kept in the work folder. What is complete goes to studies/records/landscapes/, and
+with `--other` to a folder of that name below it: the same workloads on another class of machine, which an affinity or
+a quota makes, with half of the samples and a smaller space.
 """
 
 from __future__ import annotations
@@ -50,6 +53,17 @@ class Recording:
     title: str
     dataset: Mapping[str, Any]
     space: Mapping[str, Any]
+
+    def elsewhere(self) -> Recording:
+        """Give what is recorded on another class of machine: half of the samples, and fewer workers to choose from."""
+        arguments = dict(self.dataset["arguments"])
+        if "count" in arguments:
+            arguments["count"] //= 2
+        return Recording(
+            title=f"{self.title}, half of them",
+            dataset={**self.dataset, "arguments": arguments},
+            space={**self.space, "num_workers": [0, 1, 2], "prefetch_factor": [2]},
+        )
 
 
 def make_arrays(folder: str, count: int) -> ArrayFiles:
@@ -105,17 +119,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each configuration")
     parser.add_argument("--seconds", type=float, default=0.6, help="longest time in windows of one run")
     parser.add_argument("--work", type=Path, default=None, help="folder for data, archives and finished runs")
+    parser.add_argument("--other", default=None, help="name of another class of machine that this is run on")
     options = parser.parse_args()
     at = places(options.work)
     for letter in options.workloads:
         recording = recordings(at.home / "data")[letter]
+        name = f"landscape-{letter}"
+        if options.other:
+            recording, name = recording.elsewhere(), f"{name}-{options.other}"
         spec = spec_from_fields({
-            "name": f"landscape-{letter}", "dataset": recording.dataset, "space": recording.space, "budget": "1h",
+            "name": name, "dataset": recording.dataset, "space": recording.space, "budget": "1h",
             "confirm_time_cap_s": options.seconds,
         })  # fmt: skip
         landscape = record(spec, recording.title, at=at, repeats=options.repeats)
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        landscape.save(FOLDER / f"{letter}.json")
+        folder = FOLDER / options.other if options.other else FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        landscape.save(folder / f"{letter}.json")
         print(
             f"{letter}: {len(landscape.entries)} configurations, {options.repeats} repeats, run-to-run spread "
             f"{landscape.spread:.1%}, best {landscape.best.config.label()} at {landscape.best.truth:,.0f} samples/s"

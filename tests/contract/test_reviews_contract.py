@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import postgresql_server
 import pytest
-from registry_values import START, decision, facts
+from registry_values import START, decision, facts, machine
 
 from autotune.errors import ConflictError, SpecError
 from autotune.registry import open_registry
@@ -78,6 +78,16 @@ def test_with_review_another_configuration_waits_and_the_old_one_stays(registry)
     (waiting,) = registry.waiting()
     assert (waiting.decision, waiting.deployment.decision, waiting.since) == (second, first, second.decided_at)
     assert "review" in waiting.reason
+
+
+def test_what_is_deployed_anywhere_comes_with_its_own_class_of_dataset_first(registry):
+    own, other = decided(1, 1), decision(study="t", dataset=facts(type_name="pack.Other"), minute=5)
+    elsewhere = decision(study="u", machine=machine(cpu_count=64), minute=2)
+    for one in (own, other, elsewhere):
+        registry.save_decision(one)
+    registry.save_decision(decided(2, 9), promotion="review")  # what waits is not deployed
+    assert registry.deployed_anywhere("pack.Data") == [elsewhere, own, other]
+    assert registry.deployed_anywhere("pack.Other", limit=2) == [other, elsewhere]
 
 
 def test_with_review_the_very_first_configuration_waits_and_nothing_is_served(registry):

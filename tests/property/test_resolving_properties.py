@@ -11,11 +11,12 @@ from registry_values import decision, facts, machine
 from autotune.errors import SpecError
 from autotune.registry import Candidate, Measured
 from autotune.registry.rows import group_digest, microseconds
-from autotune.resolve.clamps import clamp, sample_bytes
+from autotune.resolve.clamps import clamp
 from autotune.resolve.pins import best_measured, checked_pins, unmet_pins, with_pins
 from autotune.resolve.ranking import choose
 from autotune.resolve.settling import pins_to_look_up, settle, settle_default
 from autotune.spec import STORED_FORMS, Interval, LoaderConfig
+from autotune.spec.facts import structure_bytes
 
 MACHINES = [
     machine(),
@@ -229,8 +230,8 @@ def test_sample_bytes_adds_up_the_arrays(shape, dtype):
     for side in shape:
         expected *= side
     text = f"{name}[{','.join(map(str, shape))}]"
-    assert sample_bytes(f"({text}, int64[])") == expected + 8
-    assert sample_bytes("size=3") is None
+    assert structure_bytes(f"({text}, int64[])") == expected + 8
+    assert structure_bytes("size=3") is None
 
 
 @pytest.mark.parametrize(
