@@ -117,11 +117,11 @@ class Registry(Reviews, Access, StudyQueue, Nights, Leases, Sharing):
             .limit(limit)
         )
         rows = self._read(lambda connection: connection.execute(statement).all())
+        # hundreds of runs are of a few configurations on a few machines
         versions = {body: self._parse(MachineFacts, body).versions for body in {row.body for row in rows}}
+        configs = {body: self._parse(LoaderConfig, body) for body in {row.config for row in rows}}
         return [
-            Measured(
-                config=self._parse(LoaderConfig, config), samples_per_s=rate, phase=phase, versions=versions[machine]
-            )
+            Measured(config=configs[config], samples_per_s=rate, phase=phase, versions=versions[machine])
             for config, rate, phase, machine in rows
             if rate is not None
         ]

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, Select
 
 from autotune.errors import RegistryError, SpecError
 from autotune.registry import lease_rows
-from autotune.registry.engine import writing
+from autotune.registry.engine import reading, writing
 from autotune.registry.waiting import patiently
 from autotune.spec import Lease, Value
 
@@ -60,7 +60,7 @@ class Transactions:
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         def once() -> T:
-            with self._engine.connect() as connection:
+            with reading(self._engine) as connection:
                 return work(connection)
 
         return patiently(once, wait_s=self._wait_s, place=self.place)

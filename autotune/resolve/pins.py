@@ -89,10 +89,10 @@ def best_measured(measured: Iterable[Measured]) -> BestMeasured | None:
     Runs side by side count for more than the search's, the highest of which flatters itself: where one that raced
     comes within the margin of the race, it wins.
     """
-    rates: dict[str, list[Measured]] = {}
+    rates: dict[LoaderConfig, list[Measured]] = {}
     for one in measured:
-        rates.setdefault(one.config.to_json(), []).append(one)
-    found = [_typical(runs) for _, runs in sorted(rates.items(), reverse=True)]
+        rates.setdefault(one.config, []).append(one)
+    found = [_typical(rates[config]) for config in sorted(rates, key=LoaderConfig.to_json, reverse=True)]
     if not found:
         return None
     best = max(found, key=lambda one: one.samples_per_s)

@@ -52,9 +52,12 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        created = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError) as error:
         raise SpecError(f"{host} port {port} cannot be listened on ({error}); name another one with --port") from error
+    # asyncio turns Nagle's algorithm off where it is told that this is TCP: else each answer on a connection that is
+    # kept waits 40 ms for the client's acknowledgement
+    return socket.socket(created.family, created.type, socket.IPPROTO_TCP, fileno=created.detach())
 
 
 def serve(listeners: Sequence[Listener]) -> None:

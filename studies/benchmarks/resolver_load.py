@@ -5,11 +5,11 @@ Examples:
     python studies/benchmarks/resolver_load.py --storage postgresql://me@127.0.0.1/bench --record
 
 The service runs as `autotune serve` in a process of its own, over a registry of 100,000 records, and the clients in
-another one; all share the machine's cores. Each client asks one question of 800, drawn at random, after another. Rows:
-connections that are kept, connections that are made for each request, and the former while a decision is deployed
-every second, with which every answer that is kept is void. `--storage` names an empty database; without it, a
-PostgreSQL server is started for the run where its programs are installed. Reached is: at least 500 requests a second
-and no error, in each row.
+another one; all share the machine's cores. Rows: each of 800 questions asked once, which are answered from the tables;
+then each client asks one of them, drawn at random, after another, over a connection that is kept, over one made for
+each request, and over a kept one while a decision is deployed every second, with which the answers about its dataset
+are void. `--storage` names an empty database; without it, a PostgreSQL server is started for the run where its programs
+are installed. Reached is: at least 500 requests a second and no error, in each row but the first.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ from autotune.spec import AccessToken
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ROOT / "studies" / "records"
 WANTED_PER_S = 500.0
-ROWS = {"kept": "connections are kept", "new": "a connection each", "deciding": "kept, a decision every second"}
+ROWS = {
+    "first": "each question for the first time",
+    "kept": "connections are kept",
+    "new": "a connection each",
+    "deciding": "kept, a decision every second",
+}
 
 
 def main() -> None:
@@ -76,8 +81,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         load = os.getloadavg()[0]
         with _served(home, url) as port:
             job = {"port": port, "token": token, "questions": questions(), "clients": options.clients}
-            _clients({**job, "seconds": min(2.0, options.seconds), "keeps": True})  # the first answers load modules
             rows = {
+                "first": _row({**job, "seconds": None, "keeps": True}),
                 "kept": _row({**job, "seconds": options.seconds, "keeps": True}),
                 "new": _row({**job, "seconds": options.seconds, "keeps": False}),
             }
@@ -96,8 +101,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "questions": len(job["questions"]),
             "load_average": [load, os.getloadavg()[0]],
             "rows": rows,
-            "reached": all(row["requests_per_s"] >= WANTED_PER_S and not row["errors"] for row in rows.values()),
+            "reached": _is_reached(rows),
         }
+
+
+def _is_reached(rows: dict[str, dict[str, Any]]) -> bool:
+    """Tell whether no request failed, and enough were answered in each row but that of the first answers."""
+    fast = all(row["requests_per_s"] >= WANTED_PER_S for name, row in rows.items() if name != "first")
+    return fast and not any(row["errors"] for row in rows.values())
 
 
 @contextlib.contextmanager

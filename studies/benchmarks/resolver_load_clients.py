@@ -39,17 +39,26 @@ class Client:
         self.statuses: Counter[str] = Counter()
 
     def run(self, until: float) -> None:
-        """Send requests until a time on the monotonic clock."""
+        """Send requests that are drawn until a time on the monotonic clock."""
         while time.monotonic() < until:
-            started = time.perf_counter()
-            try:
-                status = self._exchange(self._draw.choice(self._requests))
-            except (OSError, ValueError) as error:
-                self._drop()
-                status = type(error).__name__
-            self.seconds.append(time.perf_counter() - started)
-            self.statuses[status] += 1
+            self._timed(self._draw.choice(self._requests))
         self._drop()
+
+    def ask_each(self, requests: list[bytes]) -> None:
+        """Send each of these requests once."""
+        for request in requests:
+            self._timed(request)
+        self._drop()
+
+    def _timed(self, request: bytes) -> None:
+        started = time.perf_counter()
+        try:
+            status = self._exchange(request)
+        except (OSError, ValueError) as error:
+            self._drop()
+            status = type(error).__name__
+        self.seconds.append(time.perf_counter() - started)
+        self.statuses[status] += 1
 
     def _exchange(self, request: bytes) -> str:
         if self._connection is None:
@@ -80,7 +89,7 @@ class Client:
 
 
 def main() -> None:
-    """Run all clients for the time that the document says."""
+    """Run all clients for the time that the document says, or until each question was asked once."""
     job = json.load(sys.stdin)
     close = "" if job["keeps"] else "Connection: close\r\n"
     headers = f"Host: 127.0.0.1\r\nAuthorization: Bearer {job['token']}\r\n{close}\r\n"
@@ -88,7 +97,13 @@ def main() -> None:
     requests = [f"GET /v1/best?{query} HTTP/1.1\r\n{headers}".encode() for query in queries]
     clients = [Client(job["port"], requests, keeps=job["keeps"], seed=number) for number in range(job["clients"])]
     started = time.monotonic()
-    threads = [threading.Thread(target=one.run, args=(started + job["seconds"],)) for one in clients]
+    if job["seconds"] is None:
+        shares = [requests[number :: job["clients"]] for number in range(job["clients"])]
+        threads = [
+            threading.Thread(target=one.ask_each, args=(share,)) for one, share in zip(clients, shares, strict=True)
+        ]
+    else:
+        threads = [threading.Thread(target=one.run, args=(started + job["seconds"],)) for one in clients]
     for thread in threads:
         thread.start()
     for thread in threads:

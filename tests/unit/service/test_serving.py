@@ -1,5 +1,6 @@
 """Several applications in one process: each answers on its port, and one signal ends all."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -65,6 +66,27 @@ def test_port_that_is_taken_is_told_with_the_way_out():
         port = taken.getsockname()[1]
         with pytest.raises(SpecError, match=rf"port {port} .*--port"):
             listen("127.0.0.1", port)
+
+
+def test_answers_wait_for_no_acknowledgement():
+    async def exchange():
+        accepted = asyncio.Queue()
+
+        class Noting(asyncio.Protocol):
+            def connection_made(self, transport):
+                accepted.put_nowait(transport)
+
+        server = await asyncio.get_running_loop().create_server(Noting, sock=listening)
+        async with server:
+            _, client = await asyncio.open_connection(*listening.getsockname())
+            transport = await accepted.get()
+            found = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            client.close()
+            transport.close()
+        return found
+
+    with listen("127.0.0.1", 0) as listening:
+        assert asyncio.run(exchange())
 
 
 def test_service_needs_no_torch_and_asking_it_no_server_libraries():
