@@ -66,11 +66,11 @@ class Case:
 
 
 CASES = (
-    Case(title="A, other class and length", first="A", second="one_cpu/A"),
-    Case(title="C, other class and length", first="C", second="one_cpu/C"),
-    Case(title="A, same class, other length", first="one_cpu/A", second="A"),
-    Case(title="C, more CPUs", first="one_cpu/C", second="C"),
-    Case(title="C after A: other samples", first="A", second="one_cpu/C"),
+    Case(title="A, two CPUs to one", first="A", second="one_cpu/A"),
+    Case(title="C, two CPUs to one", first="C", second="one_cpu/C"),
+    Case(title="A, one CPU to two", first="one_cpu/A", second="A"),
+    Case(title="C, one CPU to two", first="one_cpu/C", second="C"),
+    Case(title="A to C, other samples", first="A", second="one_cpu/C"),
     Case(title="A misled", first="A", second="one_cpu/A", misleading=True),
     Case(title="C misled", first="C", second="one_cpu/C", misleading=True),
 )
