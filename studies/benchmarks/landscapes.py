@@ -2,16 +2,19 @@
 
     python studies/benchmarks/landscapes.py [A I C] [--repeats 3] [--seconds 0.6] [--work FOLDER]
     taskset -c 0 python studies/benchmarks/landscapes.py A C --other one_cpu
+    python studies/benchmarks/landscapes.py A C --other one_cpu --derive
 
 Each repeat runs every configuration once, in a random order of its own. It can be interrupted at any time and
 started again: finished runs are kept in the work folder. What is complete goes to studies/records/landscapes/, and
 with `--other` to a folder of that name below it: the same workloads on another class of machine, which an affinity or
-a quota makes, with half of the samples and a smaller space.
+a quota makes, with half of the samples and a smaller space. With `--derive` nothing is measured: the recorded rates are
+taken to one CPU by the estimate of their probe, with the errors that estimates have.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 from collections.abc import Iterable, Mapping
@@ -24,13 +27,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from autotune.compose import Places, inspect_dataset, places, single_request
-from autotune.space import Space
+from autotune.space import Space, estimate
 from autotune.spec import Failure, Inspection, LoaderConfig, StudySpec, TrialRecord
 from autotune.spec.study_file import spec_from_fields
 from autotune.study.lock import machine_lock
 from autotune.trial import Landscape, LocalRunner
 
 FOLDER = Path(__file__).resolve().parent.parent / "records" / "landscapes"
+ESTIMATE_ERROR = 0.2
+"""Standard deviation of the log of an estimated ratio that is drawn for derived landscapes; estimates err by 30 %."""
 
 _WORKERS = {
     "num_workers": [0, 1, 2, 4],
@@ -120,7 +125,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.6, help="longest time in windows of one run")
     parser.add_argument("--work", type=Path, default=None, help="folder for data, archives and finished runs")
     parser.add_argument("--other", default=None, help="name of another class of machine that this is run on")
+    parser.add_argument("--derive", action="store_true", help="derive one CPU from what is recorded, for --other")
     options = parser.parse_args()
+    if options.derive:
+        for letter in options.workloads:
+            save(on_one_cpu(Landscape.load(FOLDER / f"{letter}.json")), letter, options.other)
+        return
     at = places(options.work)
     for letter in options.workloads:
         recording = recordings(at.home / "data")[letter]
@@ -132,13 +142,36 @@ def main() -> None:
             "confirm_time_cap_s": options.seconds,
         })  # fmt: skip
         landscape = record(spec, recording.title, at=at, repeats=options.repeats)
-        folder = FOLDER / options.other if options.other else FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        landscape.save(folder / f"{letter}.json")
+        save(landscape, letter, options.other)
         print(
             f"{letter}: {len(landscape.entries)} configurations, {options.repeats} repeats, run-to-run spread "
             f"{landscape.spread:.1%}, best {landscape.best.config.label()} at {landscape.best.truth:,.0f} samples/s"
         )
+
+
+def save(landscape: Landscape, letter: str, other: str | None) -> None:
+    """Write a landscape, that of another class of machine to a folder of its own."""
+    folder = FOLDER / other if other else FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    landscape.save(folder / f"{letter}.json")
+
+
+def on_one_cpu(landscape: Landscape) -> Landscape:
+    """Derive what one CPU would give: each rate by the ratio of its estimates, off by as much as estimates are."""
+    inspection = landscape.inspection
+    machine = inspection.machine.replace(cpu_count=1, cpu_inputs={"affinity": 1.0})
+    there = inspection.replace(machine=machine)
+    narrow = landscape.space.replace(num_workers=(0, 1, 2), prefetch_factor=(2,))
+    points, profile, draw = Space(narrow, there).points, landscape.profile, random.Random(1)
+    if profile is None:
+        sys.exit(f"{landscape.name} was recorded without a probe, so nothing can be derived from it")
+    entries = tuple(entry for entry in landscape.entries if entry.config in points)
+    rates = {}
+    for entry in entries:
+        one, two = (estimate(entry.config, profile, about).samples_per_s for about in (there, inspection))
+        rates[entry.config] = (entry.truth or 0.0) * one / two * math.exp(draw.gauss(0.0, ESTIMATE_ERROR))
+    kept = landscape.replace(entries=entries, inspection=there, space=narrow, recorded_at=None)
+    return kept.transformed("derived for one CPU", rates)
 
 
 def record(spec: StudySpec, title: str, *, at: Places, repeats: int) -> Landscape:

@@ -66,11 +66,11 @@ class Case:
 
 
 CASES = (
-    Case(title="A, other class and length", first="A", second="one_cpu/A"),
-    Case(title="C, other class and length", first="C", second="one_cpu/C"),
-    Case(title="A, same class, other length", first="one_cpu/A", second="A"),
-    Case(title="C, more CPUs", first="one_cpu/C", second="C"),
-    Case(title="C after A: other samples", first="A", second="one_cpu/C"),
+    Case(title="A, two CPUs to one", first="A", second="one_cpu/A"),
+    Case(title="C, two CPUs to one", first="C", second="one_cpu/C"),
+    Case(title="A, one CPU to two", first="one_cpu/A", second="A"),
+    Case(title="C, one CPU to two", first="one_cpu/C", second="C"),
+    Case(title="A to C, other samples", first="A", second="one_cpu/C"),
     Case(title="A misled", first="A", second="one_cpu/A", misleading=True),
     Case(title="C misled", first="C", second="one_cpu/C", misleading=True),
 )
@@ -78,12 +78,12 @@ CASES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One second study."""
+    """One second study; those without a case begin with nothing, and serve all cases of their landscape."""
 
-    case: Case
+    second: str
+    case: Case | None
     noise: float
     seed: int
-    prior: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +119,11 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write table and plot to studies/records/")
     options = parser.parse_args()
     seeds, noises = (6, [0.04]) if options.quick else (options.seeds, options.noise)
+    alone = [(second, None) for second in dict.fromkeys(case.second for case in CASES)]
     tasks = [
-        Task(case=case, noise=noise, seed=seed, prior=prior)
+        Task(second=second, case=case, noise=noise, seed=seed)
         for noise in noises
-        for case in CASES
-        for prior in (False, True)
+        for second, case in [*alone, *((case.second, case) for case in CASES)]
         for seed in range(seeds)
     ]
     results = run_all(tasks)
@@ -131,7 +131,7 @@ def main() -> None:
     if options.record:
         from transfer_report import write
 
-        write(document, results, RECORDS)
+        write(document, panels(results, sorted(noises)[len(noises) // 2]), RECORDS)
     print(json.dumps(document, indent=1)) if options.json else print_table(document)
 
 
@@ -144,8 +144,8 @@ def run_all(tasks: Sequence[Task]) -> list[Result]:
 
 def replay(task: Task) -> Result:
     """Run one second study."""
-    known = first_study(task.case, task.noise, task.seed % FIRST_STUDIES) if task.prior else None
-    found = second_studies(task.case.second, known).run(task.seed, Noise(run_to_run=task.noise))
+    known = first_study(task.case, task.noise, task.seed % FIRST_STUDIES) if task.case else None
+    found = second_studies(task.second, known).run(task.seed, Noise(run_to_run=task.noise))
     within = [found.regret_of(step.config) <= SHARE for step in found.steps]
     return Result(
         task=task,
@@ -196,17 +196,13 @@ def summarise(results: Sequence[Result], noises: Sequence[float]) -> dict[str, A
     """Put the figures of each case together, by noise, with and without priors."""
     cases: dict[str, Any] = {}
     for case in CASES:
-        of_case = [one for one in results if one.task.case == case]
         cases[case.title] = {
             **likeness(case),
             "noise": {
-                f"{noise:.0%}": {
-                    name: figures([one for one in of_case if (one.task.noise, one.task.prior) == (noise, prior)])
-                    for name, prior in (("alone", False), ("with priors", True))
-                }
+                f"{noise:.0%}": {name: figures(found) for name, found in both_ways(results, case, noise).items()}
                 for noise in noises
             },
-            "said": next((note for one in of_case for note in one.notes), None),
+            "said": next((note for one in results if one.task.case == case for note in one.notes), None),
         }
     here = machine_facts()
     return {
@@ -217,6 +213,15 @@ def summarise(results: Sequence[Result], noises: Sequence[float]) -> dict[str, A
             "versions": dict(here.versions),
             "landscapes": {name: _described(name) for case in CASES for name in (case.first, case.second)},
         },
+    }
+
+
+def both_ways(results: Iterable[Result], case: Case, noise: float) -> dict[str, list[Result]]:
+    """Give the second studies of a case at one noise, without priors and with them."""
+    found = [one for one in results if (one.task.second, one.task.noise) == (case.second, noise)]
+    return {
+        "alone": [one for one in found if one.task.case is None],
+        "with priors": [one for one in found if one.task.case == case],
     }
 
 
@@ -256,6 +261,16 @@ def _agreement(first: Landscape, second: Landscape) -> float | None:
     pairs = list(combinations([(one, other) for one, other in rated if one and other], 2))
     same = sum((one[0] > two[0]) == (one[1] > two[1]) for one, two in pairs)
     return same / len(pairs) if pairs else None
+
+
+def panels(results: Sequence[Result], noise: float) -> dict[str, dict[str, list[tuple[float, ...]]]]:
+    """Give the true regret of the best so far, run by run, of each case at one noise."""
+    return {
+        f"{case.title}, noise {noise:.0%}": {
+            name: [one.regrets for one in found] for name, found in both_ways(results, case, noise).items()
+        }
+        for case in CASES
+    }
 
 
 def figures(results: Iterable[Result]) -> dict[str, Any]:

@@ -14,6 +14,9 @@ import numpy as np
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+Panel = Mapping[str, Sequence[Sequence[float]]]
+"""By the name of a way: of each study the true regret of the best so far after each run."""
+
 _RUNS_SHOWN = 40
 _LEGEND = """`studies/benchmarks/transfer.py`. A first study leaves its records and its decision; a second one over
 another landscape begins with its best few, adapted to the machine, or without them. Runs to 5 %: runs until the best so
@@ -36,18 +39,18 @@ _COLUMNS = (
 )
 
 
-def write(document: Mapping[str, Any], results: Sequence[Any], folder: Path) -> None:
+def write(document: Mapping[str, Any], panels: Mapping[str, Panel], folder: Path) -> None:
     """Write JSON, Markdown and plot under today's date.
 
     Args:
         document: What the benchmark prints.
-        results: Every second study.
+        panels: What is drawn of each case.
         folder: Folder of the records.
     """
     stem = f"{datetime.now(UTC):%Y-%m-%d}-transfer"
     (folder / f"{stem}.json").write_text(json.dumps(document, indent=1) + "\n")
     (folder / f"{stem}.md").write_text(table(document, picture=f"{stem}.png"))
-    draw(results, folder / f"{stem}.png")
+    draw(panels, folder / f"{stem}.png")
 
 
 def table(document: Mapping[str, Any], *, picture: str) -> str:
@@ -98,24 +101,19 @@ def _share(value: float | None) -> str:
     return "not possible here" if value is None else f"{value:.0%}"
 
 
-def draw(results: Sequence[Any], path: Path) -> None:
-    """Draw the mean regret of the best so far over the first runs, one panel for each case, at the middle noise."""
-    titles = list(dict.fromkeys(one.task.case.title for one in results))
-    noises = sorted({one.task.noise for one in results})
-    noise = noises[len(noises) // 2]
-    figure, axes = plt.subplots(1, len(titles), figsize=(3.6 * len(titles), 3.6), squeeze=False, sharey=True)
-    for axis, title in zip(axes[0], titles, strict=True):
-        for name, prior in (("alone", False), ("with priors", True)):
-            key = (title, noise, prior)
-            chosen = [one.regrets for one in results if (one.task.case.title, one.task.noise, one.task.prior) == key]
-            rows = [_padded(regrets) for regrets in chosen]
+def draw(panels: Mapping[str, Panel], path: Path) -> None:
+    """Draw the mean regret of the best so far over the first runs, one panel for each case."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.6), squeeze=False, sharey=True)
+    for axis, (title, ways) in zip(axes[0], panels.items(), strict=True):
+        for name, studies in ways.items():
+            rows = [_padded(regrets) for regrets in studies]
             axis.step(range(1, _RUNS_SHOWN + 1), 100 * np.mean(rows, axis=0), where="post", label=name)
         axis.axhline(5, color="grey", linewidth=0.8, linestyle=":")
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("runs")
         axis.set_ylim(0, 60)
         axis.grid(visible=True, alpha=0.3)
-    axes[0][0].set_ylabel(f"true regret of the best so far, %\n(mean, run-to-run noise {noise:.0%})")
+    axes[0][0].set_ylabel("true regret of the best so far, %, mean")
     axes[0][-1].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)
