@@ -145,6 +145,16 @@ def test_decision_links_to_its_page_where_a_service_is_known(known, decision):
     assert page.attribute("href") == [f"https://tuning.example.org/decisions/{decision.key}"]
 
 
+def test_trials_that_are_in_no_figure_are_told_of(known, decision):
+    page = page_of(StudyEvidence(study="s", decisions=(decision,), records=known.records, unread=4321))
+    drawn = sum(record.phase == "search" for record in known.records)
+    assert (
+        f"The figures show the newest {drawn} trials of the search; 4,321 older ones are in the registry." in page.text
+    )
+    assert f"All {drawn + 4321} trials of the search" in page.text
+    assert "older ones" not in page_of(known).text
+
+
 def test_long_lists_of_trials_are_cut_to_the_newest_and_say_so(make_record):
     records = tuple(make_record(number, rate=500.0 + number) for number in range(305))
     page = page_of(StudyEvidence(study="s", decisions=(), records=records))
