@@ -12,7 +12,7 @@ from rich.table import Table
 
 from autotune.cli.output import EXIT_NOTHING_FEASIBLE, error_console, naming_the_factory, print_json
 from autotune.cli.tune_shared import SharedProgress, tell_classes
-from autotune.compose import Places, inspect_dataset, places, tune_shared, tune_study
+from autotune.compose import Places, inspect_dataset, places, tune_on_ray, tune_shared, tune_study
 from autotune.errors import SpecError
 from autotune.space import PRIORS, Space
 from autotune.spec import StudySpec
@@ -32,11 +32,16 @@ autotune tune studies/forest_gaps.yaml --dry-run
 
 AUTOTUNE_STORAGE=postgresql://user@host/database autotune tune studies/forest_gaps.yaml --shared
 
+autotune tune studies/forest_gaps.yaml --ray auto
+
 A study file needs three lines: name, dataset (package.module:factory) and budget. A killed study goes on
 where it was when the same command is given again.
 
 With --shared other machines measure too, one trial at a time each: `autotune worker --study NAME` there joins at any \
-time. Machines of another class get a study of their own in the same run."""
+time. Machines of another class get a study of their own in the same run.
+
+With --ray every node of a Ray cluster measures likewise. The package, the dataset and this version of autotune have to \
+be there on all of them."""
 
 
 def command(
@@ -51,12 +56,18 @@ def command(
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="With --shared: measure on this machine too, or drive only.")
     ] = True,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Measure on a Ray cluster: auto, host:port or ray://host:port."),
+    ] = None,
 ) -> None:
     """Search, measure and confirm the fastest configuration of a study."""
     spec = _overridden(read_study(study), budget, trials)
     if show:
         print(show_spec(spec), end="")
         return
+    if ray is not None and shared:
+        raise SpecError("--ray and --shared are two ways to reach other machines, got both; give one of them")
     if not measure and not shared:
         raise SpecError("--no-measure belongs to --shared, as nobody else would measure; add --shared, or leave it out")
     at = places(home)
@@ -64,9 +75,14 @@ def command(
         with naming_the_factory(study):
             _describe(spec, at)
         return
-    if shared:
+    if ray is not None or shared:
+        told = SharedProgress(error_console())
         with naming_the_factory(study):
-            tell_classes(tune_shared(spec, at=at, listener=SharedProgress(error_console()), measures=measure), as_json)
+            if ray is not None:
+                ended = tune_on_ray(spec, ray, at=at, listener=told, own_home=home)
+            else:
+                ended = tune_shared(spec, at=at, listener=told, measures=measure)
+        tell_classes(ended, as_json)
         return
     with naming_the_factory(study), closing(ConsoleListener(error_console(), show_summary=as_json)) as progress:
         summary = tune_study(spec, at=at, listeners=[progress])

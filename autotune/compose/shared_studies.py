@@ -8,11 +8,12 @@ import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
+from autotune.compose.class_studies import ClassesListener
 from autotune.compose.holding import lease_held
 from autotune.compose.places import Places
 from autotune.compose.running import settle_interrupted
 from autotune.compose.shared_requests import check_shareable, check_storage
-from autotune.compose.shared_run import SharedListener, SharedRun
+from autotune.compose.shared_run import SharedRun
 from autotune.compose.shared_worker import SharedWorker, WorkerEnd, WorkerListener
 from autotune.compose.sharing_times import SharingTimes
 from autotune.registry import Registry, check_separate, driving_lease, open_registry, registry_address
@@ -30,7 +31,7 @@ def tune_shared(
     spec: StudySpec,
     *,
     at: Places,
-    listener: SharedListener,
+    listener: ClassesListener,
     measures: bool = True,
     times: SharingTimes = _USUAL_TIMES,
 ) -> Mapping[str, StudySummary]:

@@ -26,6 +26,7 @@ class Around:
         host_limit_bytes: Limit of the process tree's memory.
         cold_paths: Files that are evicted before each pass.
         own_pids: Single processes whose CPU time counts as ours.
+        watch_others: Whether CPU time of other processes disturbs; else it is unknown.
         on_edge: Called between windows.
     """
 
@@ -37,6 +38,7 @@ class Around:
         host_limit_bytes: int,
         cold_paths: Sequence[str] = (),
         own_pids: Sequence[int] = (),
+        watch_others: bool = True,
         on_edge: Callable[[], None] | None = None,
     ) -> None:
         self.synchronise = synchroniser(device)
@@ -45,7 +47,7 @@ class Around:
         self._limit_bytes = limit_bytes
         self._host = HostMeter(os.getpid(), host_limit_bytes)
         self._host_limit_bytes = host_limit_bytes
-        self._contention = ContentionMeter(os.getpid(), also=own_pids, cgroups=self._cgroups)
+        self._contention = ContentionMeter(os.getpid(), also=own_pids, cgroups=self._cgroups) if watch_others else None
         self._cold_paths = cold_paths
         self._on_edge = on_edge
         self._throttled_s = self._cgroups.throttled_s()
@@ -73,7 +75,8 @@ class Around:
 
     def begin_window(self) -> None:
         """Start to measure what others take."""
-        self._contention.start()
+        if self._contention is not None:
+            self._contention.start()
 
     def after_batch(self) -> None:
         """Read memory cheaply."""
@@ -81,8 +84,8 @@ class Around:
         self._last_batch_s = perf_counter()
 
     def end_window(self) -> float | None:
-        """Read memory thoroughly; give the CPU time of others as a share of one core."""
-        share = self._contention.share()
+        """Read memory thoroughly; give the CPU time of others as a share of one core; None where unknown."""
+        share = self._contention.share() if self._contention is not None else None
         self._meter.at_edge()
         self._host.sample()
         if self._on_edge is not None:

@@ -80,12 +80,12 @@ def _same(record: TrialRecord, setting: Setting) -> bool:
         # objects of a script share a workload: only the facts tell two datasets of one class apart
         and (record.dataset is None or record.dataset == setting.inspection.dataset)
         and (record.machine is None or record.machine.machine_class == machine)
-        and (record.machine is None or not _other_majors(record.machine, setting.inspection.machine))
+        and (record.machine is None or not other_majors(record.machine, setting.inspection.machine))
         and record.config in setting.space.points
     )
 
 
-def _other_majors(there: MachineFacts, here: MachineFacts) -> bool:
+def other_majors(there: MachineFacts, here: MachineFacts) -> bool:
     """Whether a library that both know differs in its major version: what was measured then answers for nothing."""
     shared = there.versions.keys() & here.versions.keys()
     return any(there.versions[name].split(".")[0] != here.versions[name].split(".")[0] for name in shared)

@@ -30,6 +30,8 @@ class Order(Value):
         tuner_pid: The tuner's process, whose CPU time counts as ours.
         cpu_cap: Most CPUs that the user allows.
         preload: Libraries that earlier trials imported, for a server that forks to import once.
+        emulated_node: Name of this machine where it shares its host with others that pretend to be machines; None
+            where it does not.
     """
 
     task: Task
@@ -40,6 +42,7 @@ class Order(Value):
     tuner_pid: int
     cpu_cap: int | None = None
     preload: tuple[str, ...] = ()
+    emulated_node: str | None = None
 
 
 class Command(Value):
