@@ -40,8 +40,8 @@ where it was when the same command is given again.
 With --shared other machines measure too, one trial at a time each: `autotune worker --study NAME` there joins at any \
 time. Machines of another class get a study of their own in the same run.
 
-With --ray every node of a Ray cluster measures likewise. The package, the dataset and this version of autotune have to \
-be there on all of them."""
+With --ray every node of a Ray cluster measures likewise. The package, the dataset and this version of autotune have \
+to be there on all of them."""
 
 
 def command(
