@@ -82,6 +82,7 @@ def work(
     idle_s: float,
     once: bool = False,
     times: SharingTimes = _USUAL_TIMES,
+    emulated_node: str | None = None,
 ) -> WorkerEnd:
     """Measure on this machine for a study that another one drives.
 
@@ -92,6 +93,7 @@ def work(
         idle_s: Ends after so long without anything to measure.
         once: Whether it ends after one order.
         times: How long it waits.
+        emulated_node: Name of this machine where it shares its host with others that pretend to be machines.
 
     Returns:
         Why it ended.
@@ -109,7 +111,7 @@ def work(
     def holding() -> AbstractContextManager[None]:
         return machine_lock(f"measuring for study {spec.name}", path=at.lock)
 
-    with open_registry(at.home, at.registry_url) as registry, LocalRunner() as runner:
+    with open_registry(at.home, at.registry_url) as registry, LocalRunner(emulated_node=emulated_node) as runner:
         worker = SharedWorker(
             spec, at=at, registry=registry, runner=runner, listener=listener, holding=holding, times=times,
             idle_s=idle_s, once=once,

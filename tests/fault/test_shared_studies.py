@@ -116,7 +116,9 @@ def test_workers_and_drivers_are_killed_at_random_and_no_trial_is_lost_or_double
     started = []
 
     def start(name):
-        role, settings = ("drive", {"measures": False}) if name == "driver" else ("work", {"idle_s": 600})
+        role, settings = (
+            ("drive", {"measures": False}) if name == "driver" else ("work", {"idle_s": 600, "emulated_node": name})
+        )
         started.append(Machine(role, study, url=url, folder=tmp_path / name, claim_s=CLAIM_S, **settings))
         return started[-1]
 
