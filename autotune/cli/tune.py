@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import sys
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -77,7 +78,8 @@ def command(
         return
     if ray is not None or shared:
         told = SharedProgress(error_console())
-        with naming_the_factory(study):
+        # Ray writes what it hears of nodes to standard output, which is for the result alone
+        with naming_the_factory(study), redirect_stdout(sys.stderr):
             if ray is not None:
                 ended = tune_on_ray(spec, ray, at=at, listener=told, own_home=home)
             else:

@@ -1,18 +1,19 @@
 """Trials per minute of one study on four machines against one.
 
-Machines are emulated: nodes of a Ray cluster on this host, or workers, whose trials sleep in an emulated step for most of
-their time. Each round runs the whole study once on one machine and once on four, in random order, each in a home of its
-own. Run it as
+Machines are emulated: nodes of a Ray cluster on this host, or workers, whose trials sleep in an emulated step for most
+of their time. Each round runs the whole study once on one machine and once on four, in random order, each in a home of
+its own. Run it as
 
     python studies/benchmarks/scaling.py [--rounds 3] [--trials 24] [--record] [--storage postgresql://...]
 
-With `--storage`, a PostgreSQL database, workers share the study instead of Ray's nodes. `--record` writes the result with
-its circumstances to `studies/records/`.
+With `--storage`, a PostgreSQL database, workers share the study instead of Ray's nodes. `--record` writes the result
+with its circumstances to `studies/records/`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -102,13 +103,15 @@ def ray_nodes(count: int) -> Iterator[str]:
 
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    cluster = Cluster(initialize_head=True, head_node_args={**small, "temp_dir": folder})
+    os.environ["RAY_TMPDIR"] = folder
+    cluster = Cluster(initialize_head=True, head_node_args=small)
     try:
         for _ in range(count - 1):
             cluster.add_node(**small)
         yield cluster.address
     finally:
         cluster.shutdown()
+        del os.environ["RAY_TMPDIR"]
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -143,11 +146,8 @@ def on_workers(machines: int, trials: int, home: Path, storage: str) -> StudySum
 def trials_per_minute(machines: int, trials: int, storage: str | None) -> dict[str, float]:
     """Run the study on so many machines, and count what they measured."""
     with tempfile.TemporaryDirectory(prefix="autotune-scaling-") as home:
-        folder = Path(home)
-        if storage is None:
-            summary = on_ray(machines, trials, folder)
-        else:
-            summary = on_workers(machines, trials, folder, storage)
+        run = functools.partial(on_workers, storage=storage) if storage else on_ray
+        summary = run(machines, trials, Path(home))
     rate = 60 * summary.process_runs / summary.wall_s
     print(f"  {machines} machines: {summary.process_runs} trials in {summary.wall_s:.0f} s", file=sys.stderr)
     return {"trials": summary.process_runs, "seconds": summary.wall_s, "per_minute": rate}
