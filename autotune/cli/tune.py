@@ -41,8 +41,8 @@ where it was when the same command is given again.
 With --shared other machines measure too, one trial at a time each: `autotune worker --study NAME` there joins at any \
 time. Machines of another class get a study of their own in the same run.
 
-With --ray every node of a Ray cluster measures one trial at a time, and nodes of another class get a study of their \
-own in the same run. The package, the dataset and this version of autotune have to be there on all of them."""
+With --ray every node of a Ray cluster measures likewise. The package, the dataset and this version of autotune have \
+to be there on all of them."""
 
 
 def command(
@@ -67,25 +67,24 @@ def command(
     if show:
         print(show_spec(spec), end="")
         return
+    if ray is not None and shared:
+        raise SpecError("--ray and --shared are two ways to reach other machines, got both; give one of them")
     if not measure and not shared:
         raise SpecError("--no-measure belongs to --shared, as nobody else would measure; add --shared, or leave it out")
-    if shared and ray is not None:
-        raise SpecError("a study is driven with --shared or with --ray, got both; leave one of them out")
     at = places(home)
     if dry_run:
         with naming_the_factory(study):
             _describe(spec, at)
         return
-    if shared:
-        with naming_the_factory(study):
-            tell_classes(tune_shared(spec, at=at, listener=SharedProgress(error_console()), measures=measure), as_json)
-        return
-    if ray is not None:
+    if ray is not None or shared:
+        told = SharedProgress(error_console())
         # Ray writes what it hears of nodes to standard output, which is for the result alone
         with naming_the_factory(study), redirect_stdout(sys.stderr):
-            told = SharedProgress(error_console())
-            summaries = tune_on_ray(spec, ray, at=at, listener=told, own_home=home)
-        tell_classes(summaries, as_json)
+            if ray is not None:
+                ended = tune_on_ray(spec, ray, at=at, listener=told, own_home=home)
+            else:
+                ended = tune_shared(spec, at=at, listener=told, measures=measure)
+        tell_classes(ended, as_json)
         return
     with naming_the_factory(study), closing(ConsoleListener(error_console(), show_summary=as_json)) as progress:
         summary = tune_study(spec, at=at, listeners=[progress])

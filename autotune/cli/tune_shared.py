@@ -13,7 +13,7 @@ from autotune.tracking.console import ConsoleListener, summary_table
 
 
 class SharedProgress:
-    """Shows on standard error which machines measure, and what; a `autotune.compose.SharedListener`.
+    """Shows on standard error which machines measure, and what; a `autotune.compose.ClassesListener`.
 
     Args:
         console: Where to write: a line for each trial, as several of them end at once.

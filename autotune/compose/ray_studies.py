@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from autotune.compose.class_studies import ClassesListener, ClassStudies
 from autotune.compose.places import Places
 from autotune.compose.ray_classes import NODE_AWAITED_S, RayClasses
 from autotune.compose.ray_node import NodeMachine
-from autotune.compose.running import begin_run, finish_run, make_setting, make_tracker, settle_interrupted, warm_up
-from autotune.registry import Registry, check_separate, open_registry, registry_address
-from autotune.spec import Inspection, StudyListener, StudySpec, StudySummary
+from autotune.compose.running import settle_interrupted
+from autotune.registry import check_separate, open_registry, registry_address
+from autotune.spec import StudySpec, StudySummary
 from autotune.study.lock import machine_lock
-from autotune.trial import TrialPool
 from autotune.trial.payload import pickled
 from autotune.trial.ray import CONNECTED_WITHIN_S, RayCluster
-
-
-class ClassesListener(Protocol):
-    """Is told which machines measure, and gives who is told how the study of each class goes."""
-
-    def on_machines(self, present: Mapping[str, int]) -> None:
-        """So many machines of each class take part now."""
-
-    def studying(self, machine_class: str) -> Sequence[StudyListener]:
-        """Give listeners of the study of one class."""
 
 
 def tune_on_ray(
@@ -77,42 +66,12 @@ def tune_on_ray(
     ):
         listener.on_machines(classes.present())
         settle_interrupted(spec, registry, at)
-        driver = _Driver(spec, at=at, registry=registry, listener=listener)
+        driver = ClassStudies(spec, at=at, registry=registry, listener=listener)
         begun = {
             name: threads.submit(driver.decide, pool, classes.inspections[name])
             for name, pool in sorted(classes.pools.items(), key=lambda item: -item[1].capacity)
         }
         return _results(begun)
-
-
-class _Driver:
-    """Decides for each class of machines, each in a thread of its own.
-
-    Args:
-        spec: The study.
-        at: Where everything is kept.
-        registry: The registry.
-        listener: Is told how it goes.
-    """
-
-    def __init__(self, spec: StudySpec, *, at: Places, registry: Registry, listener: ClassesListener) -> None:
-        self._spec = spec
-        self._at = at
-        self._registry = registry
-        self._listener = listener
-        self._beginning = threading.Lock()
-
-    def decide(self, pool: TrialPool, inspection: Inspection) -> StudySummary:
-        """Run the whole study on the machines of one class."""
-        with self._beginning:  # two that make their schemas or studies at once would be in each other's way
-            tracker = make_tracker(self._registry, self._at)
-            warm_up(tracker)
-            listeners = (*self._listener.studying(inspection.machine.machine_class), tracker)
-            setting = make_setting(
-                self._spec, inspection, pool=pool, registry=self._registry, at=self._at, listeners=listeners
-            )
-            setting, study = begin_run(setting, self._at)
-        return finish_run(setting, study, self._at)
 
 
 def _results(begun: Mapping[str, Future[StudySummary]]) -> dict[str, StudySummary]:

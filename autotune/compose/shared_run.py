@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
+from autotune.compose.class_studies import ClassesListener, ClassStudies
 from autotune.compose.places import Places
-from autotune.compose.running import begin_run, finish_run, make_setting, make_tracker, warm_up
 from autotune.compose.shared_pool import SharedPool
 from autotune.compose.sharing_times import SharingTimes
 from autotune.errors import NoMachineError
 from autotune.registry import Registry
-from autotune.spec import SharedStudy, StudyListener, StudySummary
+from autotune.spec import SharedStudy, StudySummary
 from autotune.units import format_seconds
 
 _ENDS_WITHIN_S = 20.0
-
-
-class SharedListener(Protocol):
-    """Is told which machines measure for a shared study, and gives who is told how its studies go."""
-
-    def on_machines(self, present: Mapping[str, int]) -> None:
-        """So many machines of each class take part now."""
-
-    def studying(self, machine_class: str) -> Sequence[StudyListener]:
-        """Give listeners of the study of one class."""
 
 
 class SharedRun:
@@ -50,19 +40,18 @@ class SharedRun:
         *,
         at: Places,
         registry: Registry,
-        listener: SharedListener,
+        listener: ClassesListener,
         times: SharingTimes,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.over = threading.Event()
         self._study = study
-        self._at = at
         self._registry = registry
         self._listener = listener
         self._times = times
         self._clock = clock
         self._closed = threading.Event()
-        self._beginning = threading.Lock()
+        self._studies = ClassStudies(study.spec, at=at, registry=registry, listener=listener)
         self._guard = threading.Lock()
         self._pools: list[SharedPool] = []
         self._summaries: dict[str, Future[StudySummary]] = {}
@@ -137,19 +126,11 @@ class SharedRun:
 
     def _decide(self, machine_class: str) -> StudySummary:
         """Run the whole study on the machines of one class."""
-        spec, at, registry = self._study.spec, self._at, self._registry
+        name, run, registry = self._study.name, self._study.run, self._registry
         with closing(SharedPool(registry, self._study, machine_class, times=self._times)) as pool:
             with self._guard:
                 self._pools.append(pool)
             if self._closed.is_set():
                 pool.close()
-            inspection = registry.first_machine(spec.name, self._study.run, machine_class).inspection
-            with self._beginning:  # two that make their schemas or studies at once would be in each other's way
-                tracker = make_tracker(registry, at)
-                warm_up(tracker)
-                listeners = (*self._listener.studying(machine_class), tracker)
-                setting = make_setting(
-                    spec, inspection, pool=pool, registry=registry, at=at, listeners=listeners
-                )  # fmt: skip
-                setting, study = begin_run(setting, at)
-            return finish_run(setting, study, at)
+            inspection = registry.first_machine(name, run, machine_class).inspection
+            return self._studies.decide(pool, inspection)

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
+from autotune.compose.class_studies import ClassesListener
 from autotune.compose.holding import lease_held
 from autotune.compose.places import Places
 from autotune.compose.running import settle_interrupted
 from autotune.compose.shared_requests import check_shareable, check_storage
-from autotune.compose.shared_run import SharedListener, SharedRun
+from autotune.compose.shared_run import SharedRun
 from autotune.compose.shared_worker import SharedWorker, WorkerEnd, WorkerListener
 from autotune.compose.sharing_times import SharingTimes
 from autotune.registry import Registry, check_separate, driving_lease, open_registry, registry_address
@@ -30,7 +31,7 @@ def tune_shared(
     spec: StudySpec,
     *,
     at: Places,
-    listener: SharedListener,
+    listener: ClassesListener,
     measures: bool = True,
     times: SharingTimes = _USUAL_TIMES,
 ) -> Mapping[str, StudySummary]:
@@ -81,6 +82,7 @@ def work(
     idle_s: float,
     once: bool = False,
     times: SharingTimes = _USUAL_TIMES,
+    emulated_node: str | None = None,
 ) -> WorkerEnd:
     """Measure on this machine for a study that another one drives.
 
@@ -91,6 +93,7 @@ def work(
         idle_s: Ends after so long without anything to measure.
         once: Whether it ends after one order.
         times: How long it waits.
+        emulated_node: Name of this machine where it shares its host with others that pretend to be machines.
 
     Returns:
         Why it ended.
@@ -108,7 +111,7 @@ def work(
     def holding() -> AbstractContextManager[None]:
         return machine_lock(f"measuring for study {spec.name}", path=at.lock)
 
-    with open_registry(at.home, at.registry_url) as registry, LocalRunner() as runner:
+    with open_registry(at.home, at.registry_url) as registry, LocalRunner(emulated_node=emulated_node) as runner:
         worker = SharedWorker(
             spec, at=at, registry=registry, runner=runner, listener=listener, holding=holding, times=times,
             idle_s=idle_s, once=once,

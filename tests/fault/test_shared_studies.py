@@ -14,7 +14,7 @@ from autotune.registry import driving_lease, open_registry
 from autotune.spec import LoaderConfig, SharedStudy, TrialRequest
 from autotune.spec.study_file import read_study
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 CLAIM_S = 2.0
 SETTINGS = {"claim_s": CLAIM_S, "idle_s": 600}
@@ -51,6 +51,7 @@ def holders(registry):
     return dict(rows)
 
 
+@pytest.mark.fault(7, 14)
 def test_a_host_that_is_cut_off_in_mid_trial_loses_it_to_another_one_and_its_late_result_is_refused(tmp_path):
     """The story of a pulled cable.
 
@@ -103,6 +104,7 @@ def test_a_host_that_is_cut_off_in_mid_trial_loses_it_to_another_one_and_its_lat
             assert [machine.of("ended")[0]["end"] for machine in (first, second)] == ["decided", "decided"]
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_workers_and_drivers_are_killed_at_random_and_no_trial_is_lost_or_doubled(server, tmp_path, kills):
     url = server.new_database(f"kills{kills}")
@@ -114,7 +116,9 @@ def test_workers_and_drivers_are_killed_at_random_and_no_trial_is_lost_or_double
     started = []
 
     def start(name):
-        role, settings = ("drive", {"measures": False}) if name == "driver" else ("work", {"idle_s": 600})
+        role, settings = (
+            ("drive", {"measures": False}) if name == "driver" else ("work", {"idle_s": 600, "emulated_node": name})
+        )
         started.append(Machine(role, study, url=url, folder=tmp_path / name, claim_s=CLAIM_S, **settings))
         return started[-1]
 

@@ -1,7 +1,7 @@
 """Drives a shared study, or measures for it, with short lives; every event is a line of JSON on standard output.
 
 `shared_study_script.py drive|work STUDY.yaml TIMES`: TIMES are fields of `SharingTimes` as JSON, with `lease_s` for the
-driver's lease, `idle_s` and `once` for workers, and `measures` for the driver.
+driver's lease, `idle_s`, `once` and `emulated_node` for workers, and `measures` for the driver.
 """
 
 import json
@@ -61,7 +61,7 @@ def main(role, study, settings):
     given = json.loads(settings)
     if "lease_s" in given:
         lease_rows._LIFE_US = round(given.pop("lease_s") * 1e6)
-    others = {name: given.pop(name) for name in ("idle_s", "once", "measures") if name in given}
+    others = {name: given.pop(name) for name in ("idle_s", "once", "measures", "emulated_node") if name in given}
     common = {"at": compose.places(), "listener": Listener(), "times": compose.SharingTimes(**given)}
     try:
         if role == "drive":
