@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from autotune.cli import archive_choice
+from autotune.cli import archive_builders, archive_choice
 from autotune.cli.output import EXIT_FAILED, error_console, naming_the_factory, print_json
 from autotune.cli.progress import counting
 from autotune.compose import Places, places
 from autotune.errors import ArchiveError, RegistryError, SpecError
 from autotune.home import archive_limit_bytes
 from autotune.spec.study_file import read_study
-from autotune.study.lock import machine_lock
+from autotune.study.lock import machine_shared
 from autotune.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def list_command(
 
 autotune archive build studies/forest_gaps.yaml
 
-autotune archive build studies/forest_gaps.yaml --format npy --stored decoded --workers 8""",
+autotune archive build studies/forest_gaps.yaml --format npy --stored decoded --workers 8
+
+srun autotune archive build studies/forest_gaps.yaml --format webdataset --home /shared/autotune""",
     no_args_is_help=True,
 )
 def build_command(
@@ -72,12 +75,19 @@ def build_command(
     format_name: Annotated[str | None, typer.Option("--format", help="Another format than the deployed one.")] = None,
     stored: Annotated[str | None, typer.Option(help="Form of the samples: encoded or decoded.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that read samples; as many as CPUs.", min=0)] = None,
+    shard_size: Annotated[int | None, typer.Option(help="Samples in a shard, where there are shards.", min=1)] = None,
+    rank: Annotated[int | None, typer.Option(help="Number of this builder; torchrun's or Slurm's.", min=0)] = None,
+    world_size: Annotated[int | None, typer.Option(help="Builders of one archive in a shared folder.", min=1)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be built.")] = False,
     home: Annotated[Path | None, _HOME] = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Build the archive that a study deploys, or the one that is named, for the whole dataset.
 
     Where it is there and whole, nothing is done. Older archives make room for it, as far as the limit asks.
+
+    An archive in shards (webdataset) is built by all who run this with the same folder of results, on any number of
+    machines. Shards that are finished are kept when a builder is killed, and those of a damaged archive that are whole.
     """
     spec, at = read_study(study), places(home)
     config = archive_choice.config_to_build(spec, at, format_name, stored)
@@ -87,8 +97,15 @@ def build_command(
         else:
             print(f"study {spec.name} deploys plain files: nothing to build; name an archive by --format")
         return
-    with naming_the_factory(study), machine_lock(f"building an archive of {spec.name}", path=at.lock):
-        opened = archive_choice.build(spec, config, at, workers=workers, console=error_console())
+    part = archive_builders.sharding(shard_size, rank, world_size, environ=os.environ)
+    with naming_the_factory(study), machine_shared(f"building an archive of {spec.name}", path=at.lock):
+        if dry_run:
+            from autotune.data.archives.build_preview import preview
+
+            dataset = archive_choice.whole_dataset(spec, error_console())
+            archive_builders.tell_preview(preview(dataset, config, at.archive_root, part), part, as_json=as_json)
+            return
+        opened = archive_choice.build(spec, config, at, workers=workers, sharding=part, console=error_console())
     _tell_built(opened, as_json=as_json)
 
 
