@@ -45,17 +45,23 @@ def list_command(
 ) -> None:
     """Show all archives, those used last first, and what is deployed."""
     from autotune.data.archives.listing import list_archives
+    from autotune.data.archives.shard_listing import list_unfinished
 
     at = places(home)
+    begun = list_unfinished(at.archive_root)
     entries, deployed = list_archives(at.archive_root), _deployed_as_far_as_known(at)
     limit, used = archive_limit_bytes(at.home), sum(entry.size_bytes for entry in entries)
     if as_json:
         shown = [{**entry.model_dump(mode="json"), "deployed_by": deployed.get(entry.name, ())} for entry in entries]
-        print_json({"root": str(at.archive_root), "size_bytes": used, "limit_bytes": limit, "archives": shown})
+        print_json({
+            "root": str(at.archive_root), "size_bytes": used, "limit_bytes": limit, "archives": shown,
+            "unfinished": [one.model_dump(mode="json") for one in begun],
+        })  # fmt: skip
         return
     console = Console(soft_wrap=True, highlight=False)
     if entries:
         console.print(_table(entries, deployed))
+    archive_builders.tell_unfinished(begun, console)
     console.print(f"{_counted(entries)}, {format_bytes(used)} of at most {format_bytes(limit)} in {at.archive_root}")
 
 
@@ -148,6 +154,7 @@ def remove_command(
     names: Annotated[list[str] | None, typer.Argument(help="Names as `list` shows them.")] = None,
     study: Annotated[str | None, typer.Option(help="All archives of this study's dataset.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All archives.")] = False,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Shards that nobody goes on with.")] = False,
     force: Annotated[bool, typer.Option(help="Deployed ones too.")] = False,
     home: Annotated[Path | None, _HOME] = None,
     as_json: Annotated[bool, _JSON] = False,
@@ -155,9 +162,12 @@ def remove_command(
     """Remove archives; never one that a process has open, and a deployed one only with --force."""
     from autotune.data.archives.pruning import remove_archive, sweep
 
-    if sum((bool(names), study is not None, everything)) != 1:
-        raise SpecError("what is removed is named by names, by --study or by --all, exactly one of them")
+    if sum((bool(names), study is not None, everything, unfinished)) != 1:
+        raise SpecError("what is removed is named by names, by --study, --all or --unfinished, exactly one of them")
     at = places(home)
+    if unfinished:
+        archive_builders.remove_unfinished(at.archive_root, as_json=as_json)
+        return
     if study is not None:
         chosen = archive_choice.of_study(at, study)
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from autotune.units import format_bytes
 
 if TYPE_CHECKING:
     from autotune.data.archives.build_preview import BuildPreview
+    from autotune.data.archives.shard_listing import UnfinishedArchive
     from autotune.data.archives.shard_plan import Sharding
 
 _SLURM_VARIABLES = ("SLURM_PROCID", "SLURM_NTASKS")
@@ -64,6 +66,32 @@ def tell_preview(found: BuildPreview, part: Sharding, *, as_json: bool) -> None:
             f"finished; rank {part.rank} of {part.world_size} begins with shard {shards['begins_with']}"
         )
     Console(soft_wrap=True, highlight=False).print(told, markup=False)
+
+
+def tell_unfinished(begun: Sequence[UnfinishedArchive], console: Console) -> None:
+    """Tell which archives are built in part, and by whom one is gone on with."""
+    for one in begun:
+        state = "`autotune archive build` goes on with it" if one.idle else "being built"
+        console.print(
+            f"{one.name}: {one.finished:,} of {one.shards:,} shards, {format_bytes(one.size_bytes)}, {state}",
+            markup=False,
+        )
+
+
+def remove_unfinished(root: Path, *, as_json: bool) -> None:
+    """Remove the shards of archives that nobody works on."""
+    from autotune.data.archives.pruning import remove_idle
+    from autotune.data.archives.shard_listing import list_unfinished
+
+    before = list_unfinished(root)
+    remove_idle(root)
+    left = {one.name for one in list_unfinished(root)}
+    removed = [one for one in before if one.name not in left]
+    freed = sum(one.size_bytes for one in removed)
+    if as_json:
+        print_json({"removed": [one.name for one in removed], "freed_bytes": freed, "refused": {}})
+        return
+    print(f"removed the shards of {len(removed)} unfinished archives, {format_bytes(freed)} freed")
 
 
 def _shards(found: BuildPreview, part: Sharding) -> dict[str, Any]:

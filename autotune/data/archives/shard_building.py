@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -18,6 +19,8 @@ from autotune.data.archives.shard_plan import Sharding, ShardPlan
 from autotune.data.archives.shard_processes import in_processes
 from autotune.data.archives.shard_writing import SourceWatch, write_shard
 from autotune.data.stages import apart
+
+_logger = logging.getLogger(__name__)
 
 _POLL_S = 0.2
 """Time between two looks at what others have done, while there is nothing to do here."""
@@ -64,10 +67,10 @@ class Builder:
         """
         tally, built = _Tally(self.folder, progress), 0
         while missing := self.folder.missing(self.order):
-            free = [number for number in missing if self.claims.is_free(shard_name(number))]
+            free = self._free(missing)
             tally.begin()
             if not free:
-                time.sleep(_POLL_S)  # others have all of them in hand
+                self._wait(missing, tally)
             elif workers:
                 built += in_processes(self.build_free, free, min(workers, len(free)), tally.tell)
             else:
@@ -99,6 +102,16 @@ class Builder:
                     with suppress(OSError):
                         shard.part.unlink(missing_ok=True)
                 raise
+
+    def _wait(self, missing: Sequence[int], tally: _Tally) -> None:
+        """Wait while others have all missing shards in hand, until one is finished or free."""
+        _logger.info("waiting for %d shards that other builders have in hand", len(missing))
+        while len(self.folder.missing(missing)) == len(missing) and not self._free(missing):
+            time.sleep(_POLL_S)
+            tally.tell(0)
+
+    def _free(self, numbers: Sequence[int]) -> list[int]:
+        return [number for number in numbers if self.claims.is_free(shard_name(number))]
 
     def _written(
         self, reading: Dataset[Any], number: int, told: Callable[[], None]

@@ -89,12 +89,15 @@ class Claims:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         except FileExistsError:
             return None
-        try:
-            os.write(descriptor, identity().encode())
-        finally:
-            os.close(descriptor)
         claim = Claim(path)
         self._held.append(claim)
+        try:
+            os.write(descriptor, identity().encode())
+        except OSError:  # a full disk: nobody could tell whose claim it is
+            self.release(claim)
+            raise
+        finally:
+            os.close(descriptor)
         return claim
 
     def is_free(self, name: str) -> bool:

@@ -26,7 +26,10 @@ from autotune.errors import ArchiveDamagedError, ArchiveMissingError, ArchiveSta
 _logger = logging.getLogger(__name__)
 _Opened = TypeVar("_Opened")
 
-_KEPT = "the shards that were finished are kept until something else needs their room"
+_KEPT = (
+    "the shards that were finished are kept until something else needs their room (`autotune archive remove "
+    "--unfinished` removes them)"
+)
 
 
 def build_together(job: Job, found: Callable[[], _Opened | None], built: Callable[[float], _Opened]) -> _Opened:
@@ -95,7 +98,7 @@ def _joined(job: Job) -> ShardPlan:
     if asked is not None and min(asked, plan.count) != plan.shard_samples:
         raise SpecError(
             f"shards of {plan.shard_samples} samples are being built in {folder}, got {asked}; give that size or none "
-            "to go on with them, or remove the folder to begin anew"
+            "to go on with them, or begin anew after `autotune archive remove --unfinished`"
         )
     make_room(job, folder)
     _logger.info("going on with the shards of %s", folder)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from registry_values import decision_here
+from shard_builders import build_partly
 
 from autotune.cli import main
 from autotune.data.archives.listing import list_archives
@@ -148,6 +149,16 @@ def test_a_dry_run_tells_the_shards_and_writes_no_archive(archive, monkeypatch):
     assert "is there: nothing to build" in archive(*words, "--dry-run")
     archive("build", "small.yaml", "--format", "webdataset", "--shard-size", 4, code=2)
     assert "has shards of 5 samples, got 4" in archive.err
+
+
+def test_shards_of_an_unfinished_archive_are_listed_and_removed(archive):
+    build_partly(archive.dataset(), archive.root, 7, shard_samples=3)
+    assert "2 of 4 shards" in archive("list")
+    (begun,) = archive.json("list")["unfinished"]
+    assert (begun["finished"], begun["shards"], begun["idle"]) == (2, 4, True)
+    assert archive.json("remove", "--unfinished")["removed"] == [begun["name"]]
+    assert archive.json("list")["unfinished"] == []
+    assert "0 unfinished" in archive("remove", "--unfinished")
 
 
 def test_ranks_that_make_no_sense_exit_2(archive):

@@ -261,7 +261,7 @@ def test_what_is_damaged_while_the_rest_is_missing_is_built_again(what, tmp_path
 
 def test_shards_of_another_size_are_refused_with_the_way_out(tmp_path):
     build_partly(MixedDataset(), tmp_path, 20, shard_samples=5)
-    with pytest.raises(SpecError, match=r"of 5 samples are being built .* got 7; .*remove the folder"):
+    with pytest.raises(SpecError, match=r"of 5 samples are being built .* got 7; .*remove --unfinished"):
         build(MixedDataset(), tmp_path, Sharding(shard_samples=7))
     assert len(notes(tmp_path)) == 3
     build(MixedDataset(), tmp_path)
