@@ -19,6 +19,10 @@ from autotune.processes import identity, is_gone
 
 _BEATS = 6
 """Signs of life that a builder gives within one lease."""
+_UNKNOWN = "unknown"
+"""What stands in the claim of a process that cannot be told from others."""
+_WRITTEN_S = 2.0
+"""Time within which a builder that made a claim writes into it who it is, unless it was killed just then."""
 _FORGOTTEN_S = 600.0
 """Age of the last sign of life from another machine, whose clock may differ, after which shards may be removed."""
 
@@ -92,7 +96,7 @@ class Claims:
         claim = Claim(path)
         self._held.append(claim)
         try:
-            os.write(descriptor, identity().encode())
+            os.write(descriptor, (identity() or _UNKNOWN).encode())
         except OSError:  # a full disk: nobody could tell whose claim it is
             self.release(claim)
             raise
@@ -148,7 +152,7 @@ class Claims:
         if before is None or before[0] != changed_ns:
             self._seen[path.name] = (changed_ns, now_s)
             return False
-        return now_s - before[1] > self._lease_s
+        return now_s - before[1] > (self._lease_s if holder else min(self._lease_s, _WRITTEN_S))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_folder": self._folder, "_lease_s": self._lease_s, "_seen": self._seen}

@@ -76,6 +76,22 @@ def test_the_claim_of_a_killed_process_is_over_at_once(tmp_path):
     assert not list(tmp_path.glob("*.claim-*"))
 
 
+@pytest.mark.fault
+def test_a_killed_process_that_nobody_has_taken_notice_of_holds_nothing(tmp_path):
+    command = [sys.executable, "-c", TAKE, str(tmp_path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=support_environment())
+    assert holder.stdout.readline() == b"True\n"
+    holder.kill()
+    until(lambda: Claims(tmp_path, 60).is_free("shard-000000"))  # a zombie by now
+    holder.communicate()
+
+
+@pytest.mark.fault
+def test_the_claim_of_a_builder_that_was_killed_before_it_wrote_who_it_is_is_soon_over(tmp_path):
+    (tmp_path / "shard-000000.claim-0").touch()
+    assert taken_over(Claims(tmp_path, 60)).is_taken_over
+
+
 def elsewhere(folder):
     """Leave the claim of a process on another machine."""
     path = folder / "shard-000000.claim-0"
