@@ -12,6 +12,8 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_ENDED = "ZX"
+"""States of processes that run no more; in containers whose first process takes no notice they stay for ever."""
 
 
 def adopt_orphans() -> None:
@@ -58,13 +60,17 @@ def identity(pid: int | None = None) -> str:
         pid: The process; None is this one.
 
     Returns:
-        Boot of the kernel, namespace of process numbers, number and time of start; empty where nothing can tell.
+        Boot of the kernel, namespace of process numbers, number and time of start; empty where nothing can tell, and
+        for one that has ended and waits only for its parent to notice.
     """
     folder = Path("/proc") / ("self" if pid is None else str(pid))
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         # the name of the program, which may hold spaces, ends at the last parenthesis
-        started = (folder / "stat").read_text().rpartition(")")[2].split()[19]
+        state, *rest = (folder / "stat").read_text().rpartition(")")[2].split()
+        if state in _ENDED:
+            return ""
+        started = rest[18]
         return f"{boot} {(Path('/proc/self/ns/pid')).readlink()} {os.getpid() if pid is None else pid} {started}"
     except (OSError, IndexError):
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from autotune.cli import archive_choice
+from autotune.cli import archive_builders, archive_choice
 from autotune.cli.output import EXIT_FAILED, error_console, naming_the_factory, print_json
 from autotune.cli.progress import counting
 from autotune.compose import Places, places
 from autotune.errors import ArchiveError, RegistryError, SpecError
 from autotune.home import archive_limit_bytes
 from autotune.spec.study_file import read_study
-from autotune.study.lock import machine_lock
+from autotune.study.lock import machine_shared
 from autotune.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -44,17 +45,23 @@ def list_command(
 ) -> None:
     """Show all archives, those used last first, and what is deployed."""
     from autotune.data.archives.listing import list_archives
+    from autotune.data.archives.shard_listing import list_unfinished
 
     at = places(home)
+    begun = list_unfinished(at.archive_root)
     entries, deployed = list_archives(at.archive_root), _deployed_as_far_as_known(at)
     limit, used = archive_limit_bytes(at.home), sum(entry.size_bytes for entry in entries)
     if as_json:
         shown = [{**entry.model_dump(mode="json"), "deployed_by": deployed.get(entry.name, ())} for entry in entries]
-        print_json({"root": str(at.archive_root), "size_bytes": used, "limit_bytes": limit, "archives": shown})
+        print_json({
+            "root": str(at.archive_root), "size_bytes": used, "limit_bytes": limit, "archives": shown,
+            "unfinished": [one.model_dump(mode="json") for one in begun],
+        })  # fmt: skip
         return
     console = Console(soft_wrap=True, highlight=False)
     if entries:
         console.print(_table(entries, deployed))
+    archive_builders.tell_unfinished(begun, console)
     console.print(f"{_counted(entries)}, {format_bytes(used)} of at most {format_bytes(limit)} in {at.archive_root}")
 
 
@@ -64,7 +71,9 @@ def list_command(
 
 autotune archive build studies/forest_gaps.yaml
 
-autotune archive build studies/forest_gaps.yaml --format npy --stored decoded --workers 8""",
+autotune archive build studies/forest_gaps.yaml --format npy --stored decoded --workers 8
+
+srun autotune archive build studies/forest_gaps.yaml --format webdataset --home /shared/autotune""",
     no_args_is_help=True,
 )
 def build_command(
@@ -72,12 +81,19 @@ def build_command(
     format_name: Annotated[str | None, typer.Option("--format", help="Another format than the deployed one.")] = None,
     stored: Annotated[str | None, typer.Option(help="Form of the samples: encoded or decoded.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that read samples; as many as CPUs.", min=0)] = None,
+    shard_size: Annotated[int | None, typer.Option(help="Samples in a shard, where there are shards.", min=1)] = None,
+    rank: Annotated[int | None, typer.Option(help="Number of this builder; torchrun's or Slurm's.", min=0)] = None,
+    world_size: Annotated[int | None, typer.Option(help="Builders of one archive in a shared folder.", min=1)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be built.")] = False,
     home: Annotated[Path | None, _HOME] = None,
     as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Build the archive that a study deploys, or the one that is named, for the whole dataset.
 
     Where it is there and whole, nothing is done. Older archives make room for it, as far as the limit asks.
+
+    An archive in shards (webdataset) is built by all who run this with the same folder of results, on any number of
+    machines. Shards that are finished are kept when a builder is killed, and those of a damaged archive that are whole.
     """
     spec, at = read_study(study), places(home)
     config = archive_choice.config_to_build(spec, at, format_name, stored)
@@ -87,8 +103,15 @@ def build_command(
         else:
             print(f"study {spec.name} deploys plain files: nothing to build; name an archive by --format")
         return
-    with naming_the_factory(study), machine_lock(f"building an archive of {spec.name}", path=at.lock):
-        opened = archive_choice.build(spec, config, at, workers=workers, console=error_console())
+    part = archive_builders.sharding(shard_size, rank, world_size, environ=os.environ)
+    with naming_the_factory(study), machine_shared(f"building an archive of {spec.name}", path=at.lock):
+        if dry_run:
+            from autotune.data.archives.build_preview import preview
+
+            dataset = archive_choice.whole_dataset(spec, error_console())
+            archive_builders.tell_preview(preview(dataset, config, at.archive_root, part), part, as_json=as_json)
+            return
+        opened = archive_choice.build(spec, config, at, workers=workers, sharding=part, console=error_console())
     _tell_built(opened, as_json=as_json)
 
 
@@ -131,6 +154,7 @@ def remove_command(
     names: Annotated[list[str] | None, typer.Argument(help="Names as `list` shows them.")] = None,
     study: Annotated[str | None, typer.Option(help="All archives of this study's dataset.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All archives.")] = False,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Shards that nobody goes on with.")] = False,
     force: Annotated[bool, typer.Option(help="Deployed ones too.")] = False,
     home: Annotated[Path | None, _HOME] = None,
     as_json: Annotated[bool, _JSON] = False,
@@ -138,9 +162,12 @@ def remove_command(
     """Remove archives; never one that a process has open, and a deployed one only with --force."""
     from autotune.data.archives.pruning import remove_archive, sweep
 
-    if sum((bool(names), study is not None, everything)) != 1:
-        raise SpecError("what is removed is named by names, by --study or by --all, exactly one of them")
+    if sum((bool(names), study is not None, everything, unfinished)) != 1:
+        raise SpecError("what is removed is named by names, by --study, --all or --unfinished, exactly one of them")
     at = places(home)
+    if unfinished:
+        archive_builders.remove_unfinished(at.archive_root, as_json=as_json)
+        return
     if study is not None:
         chosen = archive_choice.of_study(at, study)
     else:

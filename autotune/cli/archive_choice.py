@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -19,7 +19,10 @@ from autotune.resolve.deployed import deployed_archives
 from autotune.spec import LoaderConfig, StudySpec
 
 if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
     from autotune.data.archives.listing import ArchiveEntry
+    from autotune.data.archives.shard_plan import Sharding
     from autotune.data.archives.store import OpenedArchive
 
 
@@ -109,13 +112,13 @@ def config_to_build(spec: StudySpec, at: Places, format_name: str | None, stored
     return parse_config(words, config)
 
 
-def build(spec: StudySpec, config: LoaderConfig, at: Places, *, workers: int | None, console: Console) -> OpenedArchive:
+def build(
+    spec: StudySpec, config: LoaderConfig, at: Places, *, workers: int | None, sharding: Sharding, console: Console
+) -> OpenedArchive:
     """Build the archive for the whole dataset of a study, showing how far it is."""
     from autotune.data.archives.store import open_or_build
-    from autotune.data.factory import build_dataset
 
-    with counting(console, "generating the dataset") as progress:
-        dataset = build_dataset(spec.workload.dataset, progress=progress)
+    dataset = whole_dataset(spec, console)
     with counting(console, f"building {config.archive}") as progress:
         return open_or_build(
             dataset,
@@ -125,7 +128,16 @@ def build(spec: StudySpec, config: LoaderConfig, at: Places, *, workers: int | N
             workers=_workers() if workers is None else workers,
             limit_bytes=archive_limit_bytes(at.home),
             keep=_kept(at),
+            sharding=sharding,
         )
+
+
+def whole_dataset(spec: StudySpec, console: Console) -> Dataset[Any]:
+    """Build the dataset of a study, showing how far what it has to generate is."""
+    from autotune.data.factory import build_dataset
+
+    with counting(console, "generating the dataset") as progress:
+        return build_dataset(spec.workload.dataset, progress=progress)
 
 
 def _kept(at: Places) -> list[str]:

@@ -39,6 +39,9 @@ FORMAT_PACKAGES: Mapping[str, str] = {
 STREAMING_FORMATS = ("tar", "tar.gz", "tar.xz", "tar.zst", "webdataset")
 """Formats that can also be read from front to back."""
 
+SHARDED_FORMATS = ("webdataset",)
+"""Formats of several files with whole samples each, which several machines can build together."""
+
 DEFAULT_PREFETCH_FACTOR = 2
 """What `torch.utils.data.DataLoader` takes for `prefetch_factor=None` with workers."""
 

@@ -15,6 +15,7 @@ from autotune.data.archives.listing import list_archives
 from autotune.data.archives.store import open_or_build
 from autotune.data.facts import samples_equal
 from autotune.spec import STORED_FORMS, LoaderConfig
+from autotune.spec.config import SHARDED_FORMATS
 
 pytestmark = pytest.mark.fault
 
@@ -76,6 +77,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch.utils.data import Dataset
 from autotune.data.archives.listing import list_archives
+from autotune.data.archives.shard_plan import Sharding
 from autotune.data.archives.store import open_or_build
 from autotune.errors import CapacityError
 from autotune.spec import LoaderConfig
@@ -99,18 +101,29 @@ config = LoaderConfig(archive=name, stored="decoded")
 if kind == "twice":
     open_or_build(Blocks(10), config, root)
 before = sorted(str(path) for path in root.rglob("*"))
-seen = []
+seen, read = [], []
 def progress(done, total):
     seen.append(done)
 found = {}
+sharding = Sharding(shard_samples=4) if kind == "shards" else None
+dataset = Blocks(40 if kind == "shards" else 200, deceiving=kind != "honest")
+ballast = root / "ballast"
+if kind == "shards":
+    ballast.write_bytes(bytes(6 * 2**20))
 try:
-    open_or_build(Blocks(200, deceiving=kind != "honest"), config, root, workers=workers, progress=progress)
+    open_or_build(dataset, config, root, workers=workers, progress=progress, sharding=sharding)
 except CapacityError as error:
     found = {"message": str(error), "needed": error.needed_bytes, "available": error.available_bytes}
+ballast.unlink(missing_ok=True)
+if kind == "shards":
+    found["kept"] = sorted(path.name for path in root.rglob("*.building-shards/*"))
+    seen.clear()
+    opened = open_or_build(dataset, config, root, workers=workers, progress=progress)
+    found["equal"] = all(torch.equal(opened.dataset[place], dataset[place]) for place in range(40))
 left = [str(path) for path in root.rglob("*") if str(path) not in before and path.suffix != ".lock"]
 facts = os.statvfs(root)
 print(json.dumps({
-    **found, "stored": len(seen), "archives": [entry.state for entry in list_archives(root)],
+    **found, "stored": len(seen), "first": seen[:1], "archives": [entry.state for entry in list_archives(root)],
     "left": [path for path in left if not Path(path).is_dir()], "free": facts.f_bavail * facts.f_frsize,
     "visible": [path for path in left if Path(path, "manifest.json").exists()],
 }))
@@ -144,13 +157,28 @@ def test_an_archive_that_the_disk_cannot_hold_is_refused_before_anything_is_writ
     assert (found["stored"], found["archives"], found["left"]) == (0, [], [])
 
 
-@pytest.mark.parametrize("name", [name for name in DECODED if name != "npy"])
+@pytest.mark.parametrize("name", [name for name in DECODED if name not in ("npy", *SHARDED_FORMATS)])
 def test_a_disk_that_runs_full_while_building_is_said_and_nothing_is_left_of_it(name, tmp_path):
     found = on_a_small_disk(tmp_path / "disk", name, "deceiving", 0)
     assert "ran full" in found["message"]
     assert "what was written is removed" in found["message"]
     assert (found["archives"], found["visible"], found["left"]) == ([], [], [])
     assert found["free"] > 7.5 * 2**20
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_disk_that_runs_full_in_one_shard_keeps_the_others_until_there_is_room_again(workers, tmp_path):
+    found = on_a_small_disk(tmp_path / "disk", "webdataset", "shards", workers)
+    assert "ran full" in found["message"]
+    assert "are kept" in found["message"]
+    shards = [name for name in found["kept"] if name.endswith(".tar")]
+    noted = [name.replace(".json", ".tar") for name in found["kept"] if name.startswith("shard") and ".json" in name]
+    assert shards == noted
+    assert 0 < len(shards) < 10
+    assert not [name for name in found["kept"] if ".part-" in name or ".claim-" in name]
+    assert found["first"][0] >= 4 * len(shards)
+    assert found["equal"]
+    assert found["archives"] == ["ok"]
 
 
 def test_a_disk_that_runs_full_under_a_parallel_build_leaves_other_archives_whole(tmp_path):

@@ -47,6 +47,7 @@ class Manifest(Value):
         type_name: Class of the dataset, for people to read.
         created_at: Time in UTC.
         build_s: Seconds that its build took, for those who find it there later and count what it cost.
+        shard_samples: Samples in each shard but the last; None where the format has no shards.
     """
 
     format: str
@@ -58,6 +59,7 @@ class Manifest(Value):
     type_name: str = ""
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     build_s: float = Field(default=0.0, ge=0)
+    shard_samples: int | None = Field(default=None, ge=1)
 
     @property
     def size_bytes(self) -> int:
@@ -139,7 +141,12 @@ def finished_file(path: Path) -> StoredFile:
 
 
 def finish_manifest(
-    source: Dataset[Any], directory: Path, *, form: tuple[str, StoredForm], files: Mapping[str, StoredFile]
+    source: Dataset[Any],
+    directory: Path,
+    *,
+    form: tuple[str, StoredForm],
+    files: Mapping[str, StoredFile],
+    shard_samples: int | None = None,
 ) -> Manifest:
     """Write the manifest, which makes the folder an archive."""
     manifest = Manifest(
@@ -150,6 +157,7 @@ def finish_manifest(
         fingerprint=source_fingerprint(source),
         dataset=dataset_key(source),
         type_name=dataset_facts(source).type_name,
+        shard_samples=shard_samples,
     )
     write_file(directory, MANIFEST_NAME, manifest.to_json().encode())
     return manifest

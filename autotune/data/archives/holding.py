@@ -65,9 +65,20 @@ def _shared(path: Path) -> int:
     return -1
 
 
-def is_held(directory: Path) -> bool:
-    """Tell whether some process has the archive open, this one included."""
-    with suppress(OSError), _alone(directory) as alone:
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Let others see, by `is_held`, that somebody works with a file while the block runs."""
+    descriptor = _shared(path)
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether some process has a file in hand, this one included: that of an archive is its manifest."""
+    with suppress(OSError), _alone(path) as alone:
         return not alone
     return False
 
@@ -80,7 +91,7 @@ def taken(directory: Path) -> Iterator[None]:
         ArchiveError: It is being built, some process has it open, or its files cannot be changed.
     """
     try:
-        with building_lock(directory).acquire(timeout=0), _alone(directory) as alone:
+        with building_lock(directory).acquire(timeout=0), _alone(directory / MANIFEST_NAME) as alone:
             if not alone:
                 raise ArchiveError(f"the archive {directory} is in use by a process that loads from it; end that first")
             yield
@@ -91,14 +102,14 @@ def taken(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[bool]:
-    """Lock the manifest for oneself where nobody holds it; one that is not there is held by nobody."""
+def _alone(path: Path) -> Iterator[bool]:
+    """Lock a file for oneself where nobody holds it; one that is not there is held by nobody."""
     if _LOCKS is None:
         yield True
         return
     try:
         # Network file systems refuse an exclusive lock on what is open for reading only.
-        descriptor = os.open(directory / MANIFEST_NAME, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         yield True
         return

@@ -24,6 +24,8 @@ _SHORT = 8
 BUILDING = ".building-"
 REMOVING = ".removing-"
 """What marks folders beside the archives that are not archives yet, or no more."""
+SHARDS = f"{BUILDING}shards"
+"""What marks those in which shards are built, which a later builder goes on with."""
 
 
 class ArchiveEntry(Value):
@@ -132,7 +134,7 @@ def _entry(root: Path, directory: Path) -> ArchiveEntry:
         form, _, stored = directory.name.rpartition("-")
         return ArchiveEntry(
             name=name, format=form, stored=stored, size_bytes=tree_bytes(directory), used_at=used,
-            in_use=is_held(directory), state="damaged",
+            in_use=is_held(directory / MANIFEST_NAME), state="damaged",
         )  # fmt: skip
     return ArchiveEntry(
         name=name,
@@ -144,7 +146,7 @@ def _entry(root: Path, directory: Path) -> ArchiveEntry:
         dataset=manifest.dataset,
         created_at=manifest.created_at,
         used_at=used,
-        in_use=is_held(directory),
+        in_use=is_held(directory / MANIFEST_NAME),
         state=_state(directory, manifest),
     )
 

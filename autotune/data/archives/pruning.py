@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,11 +13,15 @@ from pathlib import Path
 from filelock import Timeout
 
 from autotune.data.archives.holding import building_lock, taken, used_file
-from autotune.data.archives.listing import REMOVING, ArchiveEntry, list_archives, tree_bytes, unfinished
+from autotune.data.archives.listing import REMOVING, SHARDS, ArchiveEntry, list_archives, tree_bytes, unfinished
+from autotune.data.archives.shard_claims import is_idle
 from autotune.errors import ArchiveError, CapacityError
 from autotune.units import format_bytes
 
 _logger = logging.getLogger(__name__)
+
+_SHARDS_KEPT_S = 7 * 24 * 3600.0
+"""Time for which shards of an archive that nobody goes on with are kept, where nothing else needs their room."""
 
 
 def prune(
@@ -48,7 +53,9 @@ def prune(
     if limit_bytes is None:
         return ()
     entries = list_archives(root)
-    building = sum(tree_bytes(folder) for folder, _ in unfinished(root) if folder != ignoring)
+    if _building(root, ignoring) + sum(entry.size_bytes for entry in entries) + needed_bytes > limit_bytes:
+        remove_idle(root, ignoring=ignoring)
+    building = _building(root, ignoring)
     used = building + sum(entry.size_bytes for entry in entries)
     fixed = [entry for entry in entries if entry.name in keep or entry.in_use]
     _check_possible(fixed, building, needed_bytes, limit_bytes)
@@ -91,10 +98,46 @@ def discard(directory: Path) -> None:
 
 
 def sweep(root: Path) -> None:
-    """Remove what killed builders and removers left; the lock of each archive says whether one is at work."""
+    """Remove what killed builders and removers left; the lock of each archive says whether one is at work.
+
+    Shards that nobody works on are kept for a week, as a later builder goes on with them.
+    """
     for folder, directory in unfinished(root):
+        if folder.name.endswith(SHARDS):
+            if _age_s(folder) > _SHARDS_KEPT_S:
+                remove_shards(folder, directory)
+            continue
         with suppress(Timeout, OSError), building_lock(directory).acquire(timeout=0):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_idle(root: Path, *, ignoring: Path | None = None) -> None:
+    """Remove shards that nobody works on, as the room is needed.
+
+    Args:
+        root: Folder of archives.
+        ignoring: Folder that stays.
+    """
+    for folder, directory in unfinished(root):
+        if folder != ignoring and folder.name.endswith(SHARDS):
+            remove_shards(folder, directory)
+
+
+def remove_shards(folder: Path, directory: Path) -> None:
+    """Remove the folder in which shards of an archive are built, unless somebody works on them."""
+    with suppress(Timeout, OSError), building_lock(directory).acquire(timeout=0):
+        if is_idle(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _age_s(folder: Path) -> float:
+    with suppress(OSError):
+        return time.time() - folder.stat().st_mtime
+    return 0.0
+
+
+def _building(root: Path, ignoring: Path | None) -> int:
+    return sum(tree_bytes(folder) for folder, _ in unfinished(root) if folder != ignoring)
 
 
 def _check_possible(fixed: Sequence[ArchiveEntry], building: int, needed: int, limit: int) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,24 +16,22 @@ from filelock import FileLock, Timeout
 from torch.utils.data import Dataset
 
 from autotune.data.archives import FORMATS
-from autotune.data.archives._base import MANIFEST_NAME, Progress, write_file
+from autotune.data.archives._base import MANIFEST_NAME, Manifest, Progress, write_file
 from autotune.data.archives.checking import check_sizes, write_stamps
+from autotune.data.archives.disk_room import check_free, free_bytes, full_disk_told
 from autotune.data.archives.estimating import estimated_bytes
 from autotune.data.archives.holding import building_lock, touch_used
-from autotune.data.archives.listing import BUILDING
-from autotune.data.archives.pruning import discard, prune
+from autotune.data.archives.listing import BUILDING, tree_bytes
+from autotune.data.archives.pruning import discard, prune, remove_idle
+from autotune.data.archives.shard_folder import sync_folder
+from autotune.data.archives.shard_plan import Sharding
 from autotune.data.randomness import refuse_random, refuse_unlike_stages
 from autotune.data.stages import apart
-from autotune.errors import ArchiveStaleError, AutotuneError, CapacityError
+from autotune.errors import ArchiveStaleError
 from autotune.spec.config import StoredForm
-from autotune.units import KIB, format_bytes
 
 _logger = logging.getLogger(__name__)
 _Opened = TypeVar("_Opened")
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOTHING_FREE_BYTES = 64 * KIB
-"""Libraries of formats have errors of their own for a full disk; with less than this left it was that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +47,7 @@ class Job:
         workers: Processes that read; 0 is this one.
         limit_bytes: Most bytes of all archives of the root; None is no limit.
         keep: Names of archives that are not removed for it.
+        sharding: How this builder takes part, where the format comes in shards.
     """
 
     source: Dataset[Any]
@@ -60,6 +58,7 @@ class Job:
     workers: int = 0
     limit_bytes: int | None = None
     keep: Collection[str] = ()
+    sharding: Sharding = field(default_factory=Sharding)
 
     @property
     def root(self) -> Path:
@@ -83,9 +82,9 @@ def build_once(job: Job, found: Callable[[], _Opened | None], built: Callable[[f
         RandomSamplesError: The dataset's samples are random.
         ArchiveError: The dataset cannot be archived in this form, or changed meanwhile.
     """
-    with _full_disk_told(job.root):
+    with full_disk_told(job.root):
         job.directory.parent.mkdir(parents=True, exist_ok=True)
-        with _patient(building_lock(job.directory)):
+        with patient(building_lock(job.directory)):
             opened = found()
             return built(_build(job)) if opened is None else opened
 
@@ -95,23 +94,22 @@ def _build(job: Job) -> float:
     _remove_leftovers(job)
     refuse_random(job.source, "archived")
     refuse_unlike_stages(job.source)
-    _make_room(job)
+    make_room(job)
     building = job.directory.with_name(f"{job.directory.name}{BUILDING}{os.getpid()}")
     try:
-        with _full_disk_told(job.root):
+        with full_disk_told(job.root):
             building.mkdir()
             _build_into(job, building, started_s=started)
-            building.rename(job.directory)
+            publish(job, building)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    _sync_folder(job.directory.parent)
-    touch_used(job.directory)
     return time.monotonic() - started
 
 
 @contextmanager
-def _patient(lock: FileLock) -> Iterator[None]:
+def patient(lock: FileLock) -> Iterator[None]:
+    """Hold a lock while the block runs, and say so where that takes waiting."""
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -127,14 +125,24 @@ def _build_into(job: Job, building: Path, *, started_s: float) -> None:
     manifest = FORMATS[job.name].build(
         job.source, building, stored=job.stored, progress=job.progress, workers=job.workers
     )
+    ready(job, building, manifest, build_s=time.monotonic() - started_s)
+
+
+def ready(job: Job, building: Path, manifest: Manifest, *, build_s: float) -> None:
+    """Have a folder that holds a whole archive fit to be published: of the source as it is, and under the limit.
+
+    Raises:
+        ArchiveStaleError: The source has changed.
+        CapacityError: The limit has too little room.
+    """
     if manifest.fingerprint != job.directory.parent.name:
         raise ArchiveStaleError("the source changed while its archive was built; build it again")
     if job.limit_bytes is not None:  # the estimate may have been too low, and others may have built meanwhile
         prune(job.root, job.limit_bytes, job.keep, needed_bytes=manifest.size_bytes, ignoring=building)
-    manifest = manifest.replace(build_s=time.monotonic() - started_s)
+    manifest = manifest.replace(build_s=build_s)
     write_file(building, MANIFEST_NAME, manifest.to_json().encode())
     write_stamps(building, check_sizes(building, manifest))
-    _sync_folder(building)
+    sync_folder(building)
 
 
 def _remove_leftovers(job: Job) -> None:
@@ -145,61 +153,27 @@ def _remove_leftovers(job: Job) -> None:
         discard(job.directory)
 
 
-def _make_room(job: Job) -> None:
-    """Check, before anything is written, that the archive fits under the limit and onto the disk."""
-    needed = estimated_bytes(apart(job.source), job.name, job.stored)
+def publish(job: Job, building: Path) -> None:
+    """Let everybody see an archive that is ready, at once and whole."""
+    building.rename(job.directory)
+    sync_folder(job.directory.parent)
+    touch_used(job.directory)
+
+
+def make_room(job: Job, building: Path | None = None) -> None:
+    """Check, before anything is written, that the archive fits under the limit and onto the disk.
+
+    Args:
+        job: What is built.
+        building: Folder that holds a part of it already, if any.
+
+    Raises:
+        CapacityError: It does not.
+    """
+    there = 0 if building is None else tree_bytes(building)
+    needed = max(0, estimated_bytes(apart(job.source), job.name, job.stored) - there)
     if job.limit_bytes is not None:
-        prune(job.root, job.limit_bytes, job.keep, needed_bytes=needed)
-    free = _free_bytes(job.directory.parent)
-    if needed > free:
-        raise CapacityError(
-            f"an archive {job.name!r} ({job.stored}) of this dataset needs about {format_bytes(needed)}, and "
-            f"{job.root} has {format_bytes(free)} free; free some space or use archive 'files'",
-            needed,
-            free,
-        )
-
-
-@contextmanager
-def _full_disk_told(root: Path) -> Iterator[None]:
-    """Turn whatever error a full disk came to into a `CapacityError`."""
-    try:
-        yield
-    except AutotuneError:
-        raise
-    except Exception as error:
-        if _has_errno(error, _FULL) or _free_bytes(root) < _NOTHING_FREE_BYTES:
-            raise _disk_full(root) from error
-        raise
-
-
-def _has_errno(error: BaseException | None, numbers: Collection[int]) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in numbers:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _free_bytes(folder: Path) -> int:
-    """Give the free bytes of the disk that a folder is or will be on."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
-
-
-def _disk_full(root: Path) -> CapacityError:
-    free = _free_bytes(root)
-    return CapacityError(
-        f"the disk of {root} ran full while an archive was built, and what was written is removed; free some space, "
-        "or name another folder by AUTOTUNE_HOME",
-        free + 1,
-        free,
-    )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        prune(job.root, job.limit_bytes, job.keep, needed_bytes=needed + there, ignoring=building)
+    if needed > free_bytes(job.directory.parent):
+        remove_idle(job.root, ignoring=building)
+    check_free(job.root, needed, f"an archive {job.name!r} ({job.stored}) of this dataset")

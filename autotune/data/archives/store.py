@@ -18,17 +18,19 @@ from autotune.data.archives.checking import damaged, verify
 from autotune.data.archives.holding import Hold, touch_used
 from autotune.data.archives.listing import archive_name
 from autotune.data.archives.publishing import Job, build_once
+from autotune.data.archives.shard_plan import Sharding, check_sharded
+from autotune.data.archives.shard_publishing import build_together
 from autotune.data.decoders import with_own_decoder
 from autotune.data.facts import samples_equal
 from autotune.data.fingerprint import source_fingerprint, why_unrecognisable
 from autotune.data.randomness import probe_places
 from autotune.data.stages import apart, base_sample
 from autotune.data.wrapped import ArchivedDataset
-from autotune.errors import ArchiveDamagedError, ArchiveError, ArchiveMissingError, ArchiveStaleError
+from autotune.errors import ArchiveDamagedError, ArchiveError, ArchiveMissingError, ArchiveStaleError, SpecError
 from autotune.spec import STORED_FORMS, LoaderConfig
-from autotune.spec.config import StoredForm
+from autotune.spec.config import SHARDED_FORMATS, StoredForm
 
-__all__ = ["OpenedArchive", "open_or_build", "stored_form", "verify"]
+__all__ = ["OpenedArchive", "open_or_build", "place_of_archive", "stored_form", "verify"]
 
 _logger = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ def open_or_build(
     workers: int = 0,
     limit_bytes: int | None = None,
     keep: Collection[str] = (),
+    sharding: Sharding | None = None,
 ) -> OpenedArchive:
     """Open the archive that a configuration names, built first where it is missing, stale or damaged.
 
@@ -84,6 +87,8 @@ def open_or_build(
         workers: Processes that read samples for a build; 0 is this one.
         limit_bytes: Most bytes of all archives together; for a build, those used least recently are removed.
         keep: Archives that are never removed, as `<fingerprint>/<format>-<form>`.
+        sharding: How this builder takes part in building shards, where the format has them; None does all that
+            nobody else has in hand.
 
     Raises:
         ArchiveError: The dataset cannot be archived.
@@ -92,32 +97,58 @@ def open_or_build(
         ArchiveDamagedError: Stored bytes fail their check.
         CapacityError: The disk, or the limit, has too little room.
         RandomSamplesError: The dataset's samples are random.
+        SpecError: There are shards of another size than is asked for, or the format has none.
     """
     if config.archive == "files":
         return OpenedArchive(dataset=dataset)
-    form = stored_form(config)
-    # Original bytes are the same whatever decodes them, so all decoders share an archive.
-    stored = with_own_decoder(dataset) if form == "encoded" else dataset
-    directory = root / _fingerprint(stored) / f"{config.archive}-{form}"
+    if sharding is not None and sharding.shard_samples is not None:
+        check_sharded(config.archive)
+    stored, directory = place_of_archive(dataset, config, root)
     # Samples are probed and stored from copies, so that the caller's dataset opens no file before its workers start.
     source = apart(dataset)
     found = _found(dataset, source, directory, may_build=build)
     if found is not None:
+        _check_shards(found, sharding)
         return found
     job = Job(
-        source=apart(stored), directory=directory, name=config.archive, stored=form, progress=progress, workers=workers,
-        limit_bytes=limit_bytes, keep=keep,
+        source=apart(stored), directory=directory, name=config.archive, stored=stored_form(config), progress=progress,
+        workers=workers, limit_bytes=limit_bytes, keep=keep, sharding=sharding or Sharding(),
     )  # fmt: skip
-    return build_once(
+    build_archive = build_together if config.archive in SHARDED_FORMATS else build_once
+    made = build_archive(
         job,
         lambda: _usable(dataset, source, directory),
         lambda build_s: _opened(dataset, source, directory, build_s=build_s),
     )
+    _check_shards(made, sharding)
+    return made
 
 
 def stored_form(config: LoaderConfig) -> StoredForm:
     """Give the form in which a configuration stores samples: its own, else the format's last."""
     return config.stored or STORED_FORMS[config.archive][-1]
+
+
+def place_of_archive(dataset: Dataset[Any], config: LoaderConfig, root: Path) -> tuple[Dataset[Any], Path]:
+    """Give the dataset whose samples an archive stores, and the archive's folder, whether it is there or not.
+
+    Raises:
+        ArchiveError: The dataset cannot be archived.
+    """
+    form = stored_form(config)
+    # Original bytes are the same whatever decodes them, so all decoders share an archive.
+    stored = with_own_decoder(dataset) if form == "encoded" else dataset
+    return stored, root / _fingerprint(stored) / f"{config.archive}-{form}"
+
+
+def _check_shards(opened: OpenedArchive, sharding: Sharding | None) -> None:
+    """Refuse an archive whose shards have another size than is asked for."""
+    asked, manifest = sharding and sharding.shard_samples, opened.manifest
+    if asked and manifest is not None and min(asked, manifest.count) != manifest.shard_samples:
+        raise SpecError(
+            f"the archive {opened.directory} has shards of {manifest.shard_samples} samples, got {asked}; ask for no "
+            "size to use it, or remove it first"
+        )
 
 
 def _found(dataset: Dataset[Any], source: Dataset[Any], directory: Path, *, may_build: bool) -> OpenedArchive | None:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from registry_values import decision_here
+from shard_builders import build_partly
 
 from autotune.cli import main
 from autotune.data.archives.listing import list_archives
@@ -14,7 +15,7 @@ from autotune.data.datasets.factories import forest_gaps
 from autotune.data.fingerprint import source_fingerprint
 from autotune.registry import open_registry
 from autotune.spec import LoaderConfig
-from autotune.study.lock import machine_lock
+from autotune.study.lock import machine_lock, machine_shared
 
 STUDY = """\
 name: small
@@ -128,6 +129,50 @@ def test_build_keeps_the_deployed_archive_when_the_limit_is_reached(archive, mon
     assert "deployed" in archive.err
     archive("build", "small.yaml", "--format", "webdataset", "--stored", "decoded")
     assert names(archive) == {"npy-decoded", "webdataset-decoded"}
+
+
+def test_a_dry_run_tells_the_shards_and_writes_no_archive(archive, monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    words = ["build", "small.yaml", "--format", "webdataset", "--shard-size", 5]
+    found = archive.json(*words, "--dry-run")
+    assert (found["dry_run"], found["is_there"], found["built"]) == (True, False, False)
+    assert (found["samples"], found["shards"], found["shard_samples"]) == (12, 3, 5)
+    assert (found["rank"], found["world_size"], found["begins_with"]) == (1, 2, 2)
+    assert "in 3 shards of 5 samples, of which 0 are finished; rank 0 of 4" in archive(
+        *words, "--dry-run", "--rank", 0, "--world-size", 4
+    )
+    assert "would be built" in archive("build", "small.yaml", "--format", "npy", "--dry-run")
+    assert names(archive) == set()
+    assert not list(archive.root.rglob("*building*"))
+    assert archive.json(*words)["built"]
+    assert "is there: nothing to build" in archive(*words, "--dry-run")
+    archive("build", "small.yaml", "--format", "webdataset", "--shard-size", 4, code=2)
+    assert "has shards of 5 samples, got 4" in archive.err
+
+
+def test_shards_of_an_unfinished_archive_are_listed_and_removed(archive):
+    build_partly(archive.dataset(), archive.root, 7, shard_samples=3)
+    assert "2 of 4 shards" in archive("list")
+    (begun,) = archive.json("list")["unfinished"]
+    assert (begun["finished"], begun["shards"], begun["idle"]) == (2, 4, True)
+    assert archive.json("remove", "--unfinished")["removed"] == [begun["name"]]
+    assert archive.json("list")["unfinished"] == []
+    assert "0 unfinished" in archive("remove", "--unfinished")
+
+
+def test_ranks_that_make_no_sense_exit_2(archive):
+    for words in (["--rank", 1], ["--rank", 2, "--world-size", 2]):
+        archive("build", "small.yaml", "--format", "webdataset", *words, code=2)
+        assert "rank" in archive.err
+    archive("build", "small.yaml", "--format", "npy", "--shard-size", 5, code=2)
+    assert "come in shards" in archive.err
+
+
+def test_builders_share_the_machine(archive):
+    with machine_shared("another builder", path=archive.lock):
+        archive("build", "small.yaml", "--format", "npy")
+    assert names(archive) == {"npy-decoded"}
 
 
 def test_list_shows_what_is_there_and_what_is_deployed(archive):

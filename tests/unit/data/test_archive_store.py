@@ -228,7 +228,7 @@ def test_an_archive_is_held_as_long_as_another_process_has_it_open(tmp_path):
             remove_archive(tmp_path, entry.name)
         with pytest.raises(CapacityError, match="in use"):
             prune(tmp_path, 1)
-    assert not is_held(tmp_path / entry.name)
+    assert not is_held(tmp_path / entry.name / "manifest.json")
     remove_archive(tmp_path, entry.name)
     assert list_archives(tmp_path) == ()
 
@@ -240,9 +240,9 @@ def test_a_forked_worker_that_outlives_its_parent_still_holds_the_archive(tmp_pa
         (entry,) = list_archives(tmp_path)
         assert entry.in_use
     until = time.monotonic() + 20
-    while is_held(tmp_path / entry.name) and time.monotonic() < until:
+    while is_held(tmp_path / entry.name / "manifest.json") and time.monotonic() < until:
         time.sleep(0.02)
-    assert not is_held(tmp_path / entry.name)
+    assert not is_held(tmp_path / entry.name / "manifest.json")
 
 
 def test_a_forked_process_that_ends_does_not_let_go_for_its_parent(tmp_path):
@@ -252,16 +252,16 @@ def test_a_forked_process_that_ends_does_not_let_go_for_its_parent(tmp_path):
         del opened
         os._exit(0)
     os.waitpid(child, 0)
-    assert is_held(opened.directory)
+    assert is_held(opened.directory / "manifest.json")
 
 
 def test_a_pickled_copy_holds_the_archive_on_its_own(tmp_path):
     opened = open_or_build(MixedDataset(), NPY, tmp_path)
     directory, copy = opened.directory, pickle.loads(pickle.dumps(opened.dataset))
     del opened
-    assert is_held(directory)
+    assert is_held(directory / "manifest.json")
     del copy
-    assert not is_held(directory)
+    assert not is_held(directory / "manifest.json")
 
 
 def test_an_archive_that_is_being_built_is_not_removed(tmp_path):

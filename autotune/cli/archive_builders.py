@@ -1,0 +1,107 @@
+"""Which of several builders this command is, and what it would build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from autotune.cli.output import print_json
+from autotune.errors import SpecError
+from autotune.units import format_bytes
+
+if TYPE_CHECKING:
+    from autotune.data.archives.build_preview import BuildPreview
+    from autotune.data.archives.shard_listing import UnfinishedArchive
+    from autotune.data.archives.shard_plan import Sharding
+
+_SLURM_VARIABLES = ("SLURM_PROCID", "SLURM_NTASKS")
+"""What `srun` sets in each task: its number, and how many there are."""
+
+
+def sharding(
+    shard_samples: int | None, rank: int | None, world_size: int | None, *, environ: Mapping[str, str]
+) -> Sharding:
+    """Give how this builder takes part: as told, else as `torchrun` or Slurm says, else alone.
+
+    Args:
+        shard_samples: Samples in a shard; None is a usual size.
+        rank: Number of this builder; given with `world_size`.
+        world_size: Builders that are expected.
+        environ: Environment.
+
+    Raises:
+        SpecError: One is given without the other, or a number makes no sense.
+    """
+    from autotune.data.archives.shard_plan import Sharding
+    from autotune.resolve.distributed import Share, share_of
+
+    if (rank is None) != (world_size is None):
+        raise SpecError(f"--rank and --world-size are given together, got rank={rank} and world_size={world_size}")
+    share = share_of(rank, world_size, environ=environ)
+    if rank is None and share.world_size == 1:
+        told = [environ.get(name, "") for name in _SLURM_VARIABLES]
+        if all(text.isdecimal() for text in told) and int(told[0]) < int(told[1]):
+            share = Share(int(told[0]), int(told[1]))
+    return Sharding(shard_samples=shard_samples, rank=share.rank, world_size=share.world_size)
+
+
+def tell_preview(found: BuildPreview, part: Sharding, *, as_json: bool) -> None:
+    """Tell what would be built, and where this builder would begin."""
+    if as_json:
+        print_json({
+            "name": found.name, "built": False, "dry_run": True, "is_there": found.is_there, "samples": found.count,
+            "size_bytes": found.size_bytes, **_shards(found, part),
+        })  # fmt: skip
+        return
+    size = format_bytes(found.size_bytes)
+    told = f"{found.name}: {found.count:,} samples, "
+    told += f"{size}, is there: nothing to build" if found.is_there else f"about {size}, would be built"
+    if found.plan is not None:
+        shards = _shards(found, part)
+        told += (
+            f" in {shards['shards']:,} shards of {shards['shard_samples']:,} samples, of which {found.finished:,} are "
+            f"finished; rank {part.rank} of {part.world_size} begins with shard {shards['begins_with']}"
+        )
+    Console(soft_wrap=True, highlight=False).print(told, markup=False)
+
+
+def tell_unfinished(begun: Sequence[UnfinishedArchive], console: Console) -> None:
+    """Tell which archives are built in part, and by whom one is gone on with."""
+    for one in begun:
+        state = "`autotune archive build` goes on with it" if one.idle else "being built"
+        console.print(
+            f"{one.name}: {one.finished:,} of {one.shards:,} shards, {format_bytes(one.size_bytes)}, {state}",
+            markup=False,
+        )
+
+
+def remove_unfinished(root: Path, *, as_json: bool) -> None:
+    """Remove the shards of archives that nobody works on."""
+    from autotune.data.archives.pruning import remove_idle
+    from autotune.data.archives.shard_listing import list_unfinished
+
+    before = list_unfinished(root)
+    remove_idle(root)
+    left = {one.name for one in list_unfinished(root)}
+    removed = [one for one in before if one.name not in left]
+    freed = sum(one.size_bytes for one in removed)
+    if as_json:
+        print_json({"removed": [one.name for one in removed], "freed_bytes": freed, "refused": {}})
+        return
+    print(f"removed the shards of {len(removed)} unfinished archives, {format_bytes(freed)} freed")
+
+
+def _shards(found: BuildPreview, part: Sharding) -> dict[str, Any]:
+    if found.plan is None:
+        return {}
+    return {
+        "shards": found.plan.shards,
+        "shard_samples": found.plan.shard_samples,
+        "finished_shards": found.finished,
+        "rank": part.rank,
+        "world_size": part.world_size,
+        "begins_with": found.plan.order_of(part.rank, part.world_size)[0],
+    }

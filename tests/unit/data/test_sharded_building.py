@@ -1,0 +1,322 @@
+"""Archives built shard by shard: by several builders, gone on with, repaired, and the same whoever builds them."""
+
+import os
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from data_sets import FileDataset, MixedDataset, SlowDataset, write_files
+from shard_builders import WEB, build_partly, ended, notes, shards_under_way, start_builder, until
+from torch.utils.data import Dataset
+
+from autotune.data.archives import FORMATS
+from autotune.data.archives.build_preview import preview
+from autotune.data.archives.checking import verify
+from autotune.data.archives.listing import list_archives
+from autotune.data.archives.pruning import prune, sweep
+from autotune.data.archives.shard_building import Builder
+from autotune.data.archives.shard_plan import Sharding, plan_of
+from autotune.data.archives.shard_sealing import sealed
+from autotune.data.archives.shard_writing import build_shard
+from autotune.data.archives.store import open_or_build
+from autotune.data.facts import samples_equal
+from autotune.errors import ArchiveError, ArchiveStaleError, CapacityError, SampleError, SpecError
+
+FIVE = Sharding(shard_samples=5)
+
+
+def build(dataset, root, sharding=FIVE, **settings):
+    return open_or_build(dataset, WEB, root, sharding=sharding, **settings)
+
+
+def holds(opened, dataset):
+    count = len(dataset)
+    return samples_equal([opened.dataset[i] for i in range(count)], [dataset[i] for i in range(count)])
+
+
+def test_shards_built_alone_in_any_order_are_those_of_a_plain_build(tmp_path):
+    dataset, folder = MixedDataset(), tmp_path / "alone"
+    folder.mkdir()
+    plan = plan_of(dataset, ("webdataset", "decoded"), 5)
+    numbers = list(range(plan.shards))
+    random.Random(1).shuffle(numbers)
+    for number in numbers:
+        assert build_shard(dataset, plan, number, folder) == build_shard(dataset, plan, number, folder)
+    builder = Builder.of(dataset, folder, plan, Sharding())
+    assert builder.build_missing() == 0
+    manifest = sealed(dataset, builder.folder)
+    opened = build(dataset, tmp_path / "plain")
+    assert manifest.files == opened.manifest.files
+    assert manifest.shard_samples == opened.manifest.shard_samples == 5
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*manifest.files, "manifest.json"])
+    assert len(FORMATS["webdataset"].open(folder)) == 23
+
+
+def test_processes_and_builders_give_the_same_bytes_without_double_work(tmp_path):
+    dataset, plan = SlowDataset(60), plan_of(SlowDataset(60), ("webdataset", "decoded"), 4)
+    reference = build(dataset, tmp_path / "plain", Sharding(shard_samples=4)).manifest.files
+    folder = tmp_path / "together"
+    folder.mkdir()
+    readers = []
+    for rank, workers in ((0, 0), (1, 2), (2, 0)):
+        readable, writable = os.pipe()
+        pid = os.fork()
+        if not pid:
+            builder = Builder.of(dataset, folder, plan, Sharding(rank=rank, world_size=3))
+            os.write(writable, str(builder.build_missing(workers=workers)).encode())
+            os._exit(0)
+        os.close(writable)
+        readers.append((pid, readable))
+    built = []
+    for pid, readable in readers:
+        built.append(int(os.read(readable, 100)))
+        os.close(readable)
+        os.waitpid(pid, 0)
+    assert sum(built) == plan.shards
+    assert all(built), "each of them must have built some, or this test shows nothing"
+    assert sealed(dataset, Builder.of(dataset, folder, plan, Sharding()).folder).files == reference
+
+
+class Counting(MixedDataset):
+    """Notes in a file which samples were read."""
+
+    def __init__(self, log):
+        super().__init__()
+        self._log = log
+
+    def fingerprint(self):
+        return "counting"
+
+    def __getitem__(self, index):
+        with self._log.open("a") as log:
+            log.write(f"{index}\n")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_build_that_was_ended_goes_on_with_the_missing_shards_alone(workers, tmp_path):
+    log, root = tmp_path / "log", tmp_path / "archives"
+    dataset, seen = Counting(log), []
+    build_partly(dataset, root, 20, shard_samples=5)
+    assert notes(root) == [f"shard-00000{number}.json" for number in range(3)]
+    assert not list(root.rglob("*.claim-*"))
+    assert not list(root.rglob("*.part-*"))
+    log.write_text("")
+    opened = build(dataset, root, Sharding(), workers=workers, progress=lambda done, total: seen.append((done, total)))
+    reads = np.bincount([int(line) for line in log.read_text().split()], minlength=23)
+    assert (reads[15:] > 0).all()
+    assert (reads[:15] == 0).any(), "of finished shards only what is probed and compared is read again"
+    assert seen[0][0] >= 15
+    assert seen[-1] == (23, 23)
+    assert opened.manifest.files == build(MixedDataset(), tmp_path / "plain").manifest.files
+    assert shards_under_way(root) is None
+
+
+class FailingProcess(MixedDataset):
+    """Cannot give sample 20 in another process than the first, or ends that process."""
+
+    def __init__(self, pid, *, kill=False):
+        super().__init__()
+        self._pid = pid
+        self._kill = kill
+
+    def fingerprint(self):
+        return "failing process"
+
+    def __getitem__(self, index):
+        if index == 20 and os.getpid() != self._pid:
+            time.sleep(0.5)  # so that other shards are finished
+            if self._kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise SampleError("sample 20 is broken")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    ("kill", "error", "told"),
+    [
+        (False, SampleError, "sample 20 is broken"),
+        pytest.param(True, ArchiveError, "exit code -9.*finished shards are kept", marks=pytest.mark.fault),
+    ],
+)
+def test_a_process_that_fails_ends_the_build_and_finished_shards_are_kept(kill, error, told, tmp_path):
+    with pytest.raises(error, match=told):
+        build(FailingProcess(os.getpid(), kill=kill), tmp_path, workers=2)
+    assert notes(tmp_path) == [f"shard-00000{number}.json" for number in range(4)]
+    assert list_archives(tmp_path) == ()
+    assert holds(build(FailingProcess(os.getpid()), tmp_path), MixedDataset())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_source_that_changes_between_shards_is_refused(workers, tmp_path):
+    paths = write_files(tmp_path / "source", 12)
+    dataset = FileDataset(paths)
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    plan = plan_of(dataset, ("webdataset", "decoded"), 3)
+    build_shard(dataset, plan, 0, folder)
+    os.utime(paths[7], ns=(1, 1))
+    with pytest.raises(ArchiveStaleError, match="changed while shards"):
+        build_shard(dataset, plan, 1, folder)
+    with pytest.raises(ArchiveStaleError, match="changed while shards"):
+        Builder.of(dataset, folder, plan, Sharding()).build_missing(workers=workers)
+    assert sorted(path.name for path in folder.glob("*.tar")) == ["shard-000000.tar"]
+    assert not list(folder.glob("*.part-*"))
+
+
+def test_nothing_is_left_of_a_source_that_changes_while_it_is_stored(tmp_path):
+    paths = write_files(tmp_path / "source", 12)
+
+    def changing(done, _):
+        if done == 7:
+            os.utime(paths[7], ns=(1, 1))
+
+    with pytest.raises(ArchiveStaleError, match="changed while shards"):
+        build(FileDataset(paths), tmp_path / "archives", Sharding(shard_samples=3), progress=changing)
+    assert list_archives(tmp_path / "archives") == ()
+    assert shards_under_way(tmp_path / "archives") is None
+
+
+def damage(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("how", ["flip", "drop"])
+def test_a_damaged_shard_is_built_again_alone(how, tmp_path):
+    log = tmp_path / "log"
+    dataset = Counting(log)
+    opened = build(dataset, tmp_path / "archives")
+    files, directory = opened.manifest.files, opened.directory
+    hurt = directory / "shard-000002.tar"
+    before = {name: (directory / name).stat().st_mtime_ns for name in files if name.endswith(".tar")}
+    del opened
+    damage(hurt) if how == "flip" else hurt.unlink()
+    log.write_text("")
+    opened = build(dataset, tmp_path / "archives")
+    assert opened.build_s > 0
+    assert opened.manifest.files == files
+    assert verify(directory, full=True).files == files
+    reads = np.bincount([int(line) for line in log.read_text().split()], minlength=23)
+    assert (reads[10:15] > 0).all()
+    assert (reads == 0).any(), "of whole shards only what is compared is read again"
+    assert holds(opened, MixedDataset())
+    after = {name: (directory / name).stat().st_mtime_ns for name in before}
+    assert [name for name in before if before[name] != after[name]] == ["shard-000002.tar"]
+    assert sorted(path.name for path in directory.iterdir()) == sorted([*files, "manifest.json", "checked.json"])
+
+
+@pytest.mark.fault
+def test_an_archive_whose_index_is_damaged_is_built_again(tmp_path):
+    opened = build(MixedDataset(), tmp_path)
+    damage(opened.directory / "samples.index")
+    again = build(MixedDataset(), tmp_path)
+    assert again.manifest.files == opened.manifest.files
+    assert holds(again, MixedDataset())
+
+
+class Secret(MixedDataset):
+    """Gives other samples under the same fingerprint."""
+
+    shift = 0
+
+    def fingerprint(self):
+        return "secret"
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        sample["image"] = sample["image"] + type(self).shift
+        return sample
+
+
+@pytest.mark.fault
+def test_a_repaired_shard_never_lies_beside_those_of_another_source(tmp_path, monkeypatch):
+    opened = build(Secret(), tmp_path)
+    damage(opened.directory / "shard-000002.tar")
+    monkeypatch.setattr(Secret, "shift", 1)
+    with pytest.raises(ArchiveStaleError, match=r"shard-000002\.tar of a damaged archive"):
+        build(Secret(), tmp_path)
+    assert list_archives(tmp_path) == ()
+    assert holds(build(Secret(), tmp_path), Secret())
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("what", ["shard-000001.tar", "shard-000001.json", "shard-000001.index", "plan.json"])
+def test_what_is_damaged_while_the_rest_is_missing_is_built_again(what, tmp_path):
+    build_partly(MixedDataset(), tmp_path, 20, shard_samples=5)
+    path = shards_under_way(tmp_path) / what
+    if what.endswith(".tar"):
+        damage(path)
+    else:
+        path.write_bytes(bytes(path.stat().st_size))
+    opened = build(MixedDataset(), tmp_path)
+    assert opened.manifest.files == build(MixedDataset(), tmp_path / "plain").manifest.files
+    assert holds(opened, MixedDataset())
+
+
+def test_shards_of_another_size_are_refused_with_the_way_out(tmp_path):
+    build_partly(MixedDataset(), tmp_path, 20, shard_samples=5)
+    with pytest.raises(SpecError, match=r"of 5 samples are being built .* got 7; .*remove --unfinished"):
+        build(MixedDataset(), tmp_path, Sharding(shard_samples=7))
+    assert len(notes(tmp_path)) == 3
+    build(MixedDataset(), tmp_path)
+    with pytest.raises(SpecError, match="has shards of 5 samples, got 7"):
+        build(MixedDataset(), tmp_path, Sharding(shard_samples=7))
+    assert build(MixedDataset(), tmp_path, Sharding()).build_s == 0
+    with pytest.raises(SpecError, match="come in shards"):
+        open_or_build(MixedDataset(), WEB.replace(archive="tar"), tmp_path, sharding=FIVE)
+
+
+def test_shards_make_room_unless_somebody_works_on_them(tmp_path):
+    build_partly(MixedDataset(), tmp_path, 20, shard_samples=5)
+    sweep(tmp_path)
+    prune(tmp_path, 10**9, needed_bytes=1000)
+    assert len(notes(tmp_path)) == 3
+    gate = tmp_path / "gate"
+    gate.touch()
+    working = start_builder(MixedDataset(), tmp_path, pause=(16, gate))
+    try:
+        until(lambda: list(tmp_path.rglob("*.part-*")))
+        with pytest.raises(CapacityError, match="being built"):
+            prune(tmp_path, 2000, needed_bytes=1000)
+        assert len(notes(tmp_path)) == 3
+    finally:
+        working.kill()
+        ended(working)
+    prune(tmp_path, 2000, needed_bytes=1000)
+    assert shards_under_way(tmp_path) is None
+
+
+class NoSamples(Dataset):
+    """Has samples that no archive can hold."""
+
+    def __len__(self):
+        return 3
+
+    def fingerprint(self):
+        return "none"
+
+    def __getitem__(self, index):
+        return {1, 2} if index == 2 else torch.zeros(2)
+
+
+def test_nothing_is_left_of_a_dataset_that_cannot_be_archived(tmp_path):
+    with pytest.raises(ArchiveError):
+        build(NoSamples(), tmp_path, Sharding(shard_samples=3))
+    assert shards_under_way(tmp_path) is None
+
+
+def test_a_preview_writes_nothing_and_knows_what_is_finished(tmp_path):
+    found = preview(MixedDataset(), WEB, tmp_path, FIVE)
+    assert (found.plan.shards, found.finished, found.is_there, found.count) == (5, 0, False, 23)
+    assert not list(tmp_path.iterdir())
+    build_partly(MixedDataset(), tmp_path, 20, shard_samples=5)
+    assert preview(MixedDataset(), WEB, tmp_path, Sharding()).finished == 3
+    opened = build(MixedDataset(), tmp_path)
+    found = preview(MixedDataset(), WEB, tmp_path, Sharding())
+    assert (found.is_there, found.size_bytes) == (True, opened.size_bytes)
