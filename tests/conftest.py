@@ -14,6 +14,8 @@ from hypothesis import settings
 settings.register_profile("autotune", deadline=None, max_examples=30)
 settings.load_profile("autotune")
 
+pytest_plugins = ("fault_report", "pytester")
+
 REAL_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 

@@ -34,6 +34,7 @@ def left_by(root):
     return "half, out of sight" if list(root.rglob("*.building-*")) else "nothing"
 
 
+@pytest.mark.fault(24)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
@@ -136,6 +137,7 @@ def on_a_small_disk(folder, *words):
     return json.loads(run.stdout)
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("name", DECODED)
 def test_an_archive_that_the_disk_cannot_hold_is_refused_before_anything_is_written(name, tmp_path):
     found = on_a_small_disk(tmp_path / "disk", name, "honest", 0)
@@ -144,6 +146,7 @@ def test_an_archive_that_the_disk_cannot_hold_is_refused_before_anything_is_writ
     assert (found["stored"], found["archives"], found["left"]) == (0, [], [])
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("name", [name for name in DECODED if name != "npy"])
 def test_a_disk_that_runs_full_while_building_is_said_and_nothing_is_left_of_it(name, tmp_path):
     found = on_a_small_disk(tmp_path / "disk", name, "deceiving", 0)
@@ -153,6 +156,7 @@ def test_a_disk_that_runs_full_while_building_is_said_and_nothing_is_left_of_it(
     assert found["free"] > 7.5 * 2**20
 
 
+@pytest.mark.fault(10)
 def test_a_disk_that_runs_full_under_a_parallel_build_leaves_other_archives_whole(tmp_path):
     found = on_a_small_disk(tmp_path / "disk", "tar", "twice", 2)
     assert "ran full" in found["message"]

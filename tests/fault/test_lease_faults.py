@@ -89,6 +89,7 @@ def until_free(registry, *, within_s=WITHIN_S, **settings):
             time.sleep(0.1)
 
 
+@pytest.mark.fault(14)
 def test_the_late_write_of_a_holder_that_was_frozen_past_expiry_is_refused(address):
     process = holding(address, life_s=2)
     os.kill(process.pid, signal.SIGSTOP)
@@ -108,6 +109,7 @@ def test_the_late_write_of_a_holder_that_was_frozen_past_expiry_is_refused(addre
         assert mine.record("mine") is not None
 
 
+@pytest.mark.fault(14)
 def test_the_late_write_is_refused_even_where_nobody_has_taken_the_lease(address):
     process = holding(address, life_s=1)
     os.kill(process.pid, signal.SIGSTOP)
@@ -118,6 +120,7 @@ def test_the_late_write_is_refused_even_where_nobody_has_taken_the_lease(address
     assert "not renewed in time" in told[0]
 
 
+@pytest.mark.fault(14)
 def test_a_killed_holder_of_this_machine_is_followed_at_once_and_one_elsewhere_when_its_lease_ends(address):
     process = holding(address, life_s=3)
     process.kill()
@@ -148,6 +151,7 @@ def test_a_lease_that_is_renewed_outlives_its_life_and_one_that_is_let_go_is_fre
         assert registry.acquire_lease("node", holder="you", purpose="p").token == lease.token + 1
 
 
+@pytest.mark.fault(15)
 def test_a_lease_outlives_a_clock_of_the_server_that_steps_back_and_not_another_boot(address):
     with open_registry(*address) as registry:
         lease = registry.acquire_lease("node", holder="me", purpose="p", process="mine")
@@ -163,6 +167,7 @@ def test_a_lease_outlives_a_clock_of_the_server_that_steps_back_and_not_another_
         assert registry.renew_lease(lease).token == lease.token
 
 
+@pytest.mark.fault(13)
 def test_of_many_that_come_at_once_one_holds_the_machine(address):
     open_registry(*address).close()
     script = (
@@ -197,6 +202,7 @@ def test_a_number_of_another_process_names_nobody():
     assert not is_gone(f"another-boot {namespace} {number} {int(started) + 1}")
 
 
+@pytest.mark.fault(15)
 @pytest.mark.skipif(jumping_clock.why_not() is not None, reason=str(jumping_clock.why_not()))
 @pytest.mark.parametrize("jump_s", [3600, -3600])
 def test_a_jump_of_the_wall_clock_neither_ends_a_lease_nor_keeps_it(address, tmp_path, jump_s):

@@ -14,7 +14,7 @@ from autotune.errors import SpecError
 from autotune.registry import open_registry
 from autotune.spec import AccessToken, LoaderConfig, QueuedStudy
 
-pytestmark = pytest.mark.fault
+pytestmark = pytest.mark.fault(6, 7)
 
 _numbers = itertools.count()
 END_OF_ONE = b"Z\x00\x00\x00\x05I"

@@ -94,6 +94,7 @@ def until(condition, what):
     return found
 
 
+@pytest.mark.fault(13)
 def test_a_second_night_exits_4_naming_the_holder_even_where_it_does_not_see_the_lock(place):
     place.study("one")
     first = place.start("--budget", "10m")
@@ -116,6 +117,7 @@ def test_a_second_night_exits_4_naming_the_holder_even_where_it_does_not_see_the
         first.wait()
 
 
+@pytest.mark.fault(4)
 def test_a_killed_night_goes_on_where_it_was_and_leaves_nothing_behind(place):
     place.study("one")
     place.study("two")

@@ -63,6 +63,7 @@ def _kill(service):
     service.kill()
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize("end", [_kill, _freeze], ids=["killed", "frozen"])
 def test_training_starts_with_the_last_answer_or_the_default_when_the_service_is_gone(tmp_path, end):
     place, dataset = (tmp_path / "service", None), Numbers()
@@ -99,6 +100,7 @@ def test_rank_zero_alone_asks_in_a_process_group(tmp_path):
     assert 'autotune_requests_total{method="GET",path="/v1/best",status="200"} 1.0' in figures
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize(
     "ranks",
     [{"TORCHELASTIC_RUN_ID": "r", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}, {"WORLD_SIZE": "2"}],
@@ -185,6 +187,7 @@ def test_every_study_that_was_acknowledged_is_kept_when_the_service_is_killed_un
     assert {one["key"] for one in found["queue"]} == set(kept)
 
 
+@pytest.mark.fault(6)
 def test_every_study_that_was_acknowledged_is_kept_when_the_database_is_killed_under_load(server, tmp_path):
     home, url = tmp_path, server.new_database(f"faults_{next(_numbers)}")
     token = add_token(home, url, scopes=("read", "tune"))
@@ -206,6 +209,7 @@ def _asked(dataset, **pins):
     return {"question": question_of(dataset, pins, study=None, consumer=None, environ={}).sendable().to_json()}
 
 
+@pytest.mark.fault(6)
 def test_service_goes_on_when_its_database_was_stopped_and_started_again(server, tmp_path):
     place, dataset = (tmp_path, server.new_database(f"faults_{next(_numbers)}")), Numbers()
     _deploy(place, dataset, num_workers=1)
@@ -230,6 +234,7 @@ def test_service_goes_on_when_its_database_was_stopped_and_started_again(server,
         assert service.until(200, "/v1/best", token, **_asked(dataset, batch_size=3))[2]["match"] != "default"
 
 
+@pytest.mark.fault(7)
 def test_service_answers_while_its_database_hangs_and_after_it(server, tmp_path):
     place, dataset = (tmp_path, server.new_database(f"faults_{next(_numbers)}")), Numbers()
     _deploy(place, dataset, num_workers=1)
@@ -255,6 +260,7 @@ def _processes(server):
     return [first, *first.children(recursive=True)]
 
 
+@pytest.mark.fault(6)
 def test_token_that_is_revoked_while_the_database_is_away_opens_nothing_once_it_is_back(server, tmp_path):
     place = (tmp_path, server.new_database(f"faults_{next(_numbers)}"))
     token = add_token(*place, name="gone")

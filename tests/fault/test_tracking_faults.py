@@ -125,6 +125,7 @@ def broken():
 FAULTS = {"refused": refusing, "sleeps": sleeping, "error 500": broken}
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_events_are_kept_while_the_server_fails_and_told_once_it_works(fault, tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
@@ -151,6 +152,7 @@ def test_events_are_kept_while_the_server_fails_and_told_once_it_works(fault, tm
     assert trial_keys(uri) == [f"{number:032x}" for number in range(4)]
 
 
+@pytest.mark.fault(9)
 def test_default_time_outs_apply_when_the_user_has_set_none(tmp_path):
     clock = Clock()
     with open_registry(tmp_path) as registry, refusing() as (port, _):
@@ -159,6 +161,7 @@ def test_default_time_outs_apply_when_the_user_has_set_none(tmp_path):
         assert listener.finish() == 1
 
 
+@pytest.mark.fault(9)
 def test_database_that_is_locked_or_no_database_holds_nothing_up(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
     with open_registry(tmp_path) as registry:
@@ -195,6 +198,7 @@ with open_registry(home) as registry:
 """
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize(
     "where",
     [

@@ -180,6 +180,7 @@ class Broken(TensorDataset):
         return super().__getitem__(index)
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_sample_that_cannot_be_read_is_named_by_its_path(workers):
     tall = heights(9)

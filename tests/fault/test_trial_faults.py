@@ -70,6 +70,7 @@ def leaders():
     return servers()[0].children() if servers() else []
 
 
+@pytest.mark.fault(1)
 def test_a_killed_loader_worker_is_a_crash_and_the_next_trial_is_fine(tmp_path, runner):
     settings = {"number": int(signal.SIGKILL)}
     record = runner.run(trial_request(tmp_path, "SignalsWorker", settings, config={"num_workers": 2}))
@@ -82,6 +83,7 @@ def test_a_killed_loader_worker_is_a_crash_and_the_next_trial_is_fine(tmp_path, 
     assert runner.run(trial_request(tmp_path)).failure is None
 
 
+@pytest.mark.fault(1)
 def test_a_worker_that_is_killed_once_is_measured_by_the_retry(tmp_path, runner):
     settings = {"number": int(signal.SIGKILL), "once": str(tmp_path / "killed")}
     record = runner.run(trial_request(tmp_path, "SignalsWorker", settings, config={"num_workers": 2}))
@@ -89,6 +91,7 @@ def test_a_worker_that_is_killed_once_is_measured_by_the_retry(tmp_path, runner)
     assert record.attempts == 2
 
 
+@pytest.mark.fault(1)
 def test_a_worker_killed_from_outside_in_mid_run_is_a_crash(tmp_path, runner):
     request = trial_request(tmp_path, "Endless", config={"num_workers": 2}, time_cap_s=50.0, timeout_s=80.0)
     thread, found = start(runner, request)
@@ -101,12 +104,14 @@ def test_a_worker_killed_from_outside_in_mid_run_is_a_crash(tmp_path, runner):
     assert found[0].attempts == 2
 
 
+@pytest.mark.fault(16)
 def test_a_bus_error_of_a_worker_means_shared_memory(tmp_path, runner):
     settings = {"number": int(signal.SIGBUS)}
     failure = runner.run(trial_request(tmp_path, "SignalsWorker", settings, config={"num_workers": 1})).failure
     assert (failure.kind, failure.infeasible, failure.retryable) == ("shared_memory", True, False), failure.message
 
 
+@pytest.mark.fault(2)
 def test_a_stopped_worker_times_out_and_nothing_survives(tmp_path, runner):
     settings = {"number": int(signal.SIGSTOP)}
     request = trial_request(tmp_path, "SignalsWorker", settings, config={"num_workers": 2}, timeout_s=4.0)
@@ -118,6 +123,7 @@ def test_a_stopped_worker_times_out_and_nothing_survives(tmp_path, runner):
     assert runner.run(trial_request(tmp_path)).failure is None
 
 
+@pytest.mark.fault(3)
 def test_a_killed_trial_is_run_again_once_and_recorded(tmp_path, runner):
     record = runner.run(trial_request(tmp_path, "KillsTrial"))
     assert record.failure.kind == "crashed"
@@ -127,12 +133,14 @@ def test_a_killed_trial_is_run_again_once_and_recorded(tmp_path, runner):
     assert runner.run(trial_request(tmp_path)).failure is None
 
 
+@pytest.mark.fault(3)
 def test_a_trial_that_is_killed_once_is_measured_by_the_retry(tmp_path, runner):
     record = runner.run(trial_request(tmp_path, "KillsTrial", {"once": str(tmp_path / "killed")}))
     assert record.failure is None
     assert record.attempts == 2
 
 
+@pytest.mark.fault(3)
 def test_a_trial_killed_from_outside_takes_its_workers_along(tmp_path, runner):
     request = trial_request(tmp_path, "Endless", config={"num_workers": 2}, time_cap_s=50.0, timeout_s=80.0)
     thread, found = start(runner, request)
@@ -145,6 +153,7 @@ def test_a_trial_killed_from_outside_takes_its_workers_along(tmp_path, runner):
     assert found[0].machine is not None
 
 
+@pytest.mark.fault(3)
 def test_a_killed_server_takes_the_trial_along_and_is_started_again(tmp_path, runner):
     request = trial_request(tmp_path, "Endless", config={"num_workers": 2}, time_cap_s=1.0, timeout_s=80.0)
     thread, found = start(runner, request)
@@ -156,6 +165,7 @@ def test_a_killed_server_takes_the_trial_along_and_is_started_again(tmp_path, ru
     assert found[0].attempts == 2
 
 
+@pytest.mark.fault(3)
 @pytest.mark.slow
 def test_a_server_killed_between_trials_is_started_again(tmp_path, runner):
     assert runner.run(trial_request(tmp_path)).failure is None
@@ -164,6 +174,7 @@ def test_a_server_killed_between_trials_is_started_again(tmp_path, runner):
     assert record.failure is None
 
 
+@pytest.mark.fault(12)
 def test_damaged_and_missing_files_are_bad_data_with_their_path(tmp_path, runner):
     good, short, missing = tmp_path / "good", tmp_path / "short", tmp_path / "missing"
     good.write_bytes(bytes(100))
@@ -178,6 +189,7 @@ def test_damaged_and_missing_files_are_bad_data_with_their_path(tmp_path, runner
             assert not failure.retryable
 
 
+@pytest.mark.fault(12)
 def test_a_truncated_raster_is_bad_data_with_its_path(tmp_path, runner):
     pytest.importorskip("rasterio")
     source = DatasetSource(
@@ -200,6 +212,7 @@ def test_a_truncated_raster_is_bad_data_with_its_path(tmp_path, runner):
         assert str(bad) in failure.message
 
 
+@pytest.mark.fault(30)
 def test_an_empty_dataset_and_one_under_a_batch_are_told(tmp_path, runner):
     empty = runner.run(trial_request(tmp_path, "Plain", {"count": 0})).failure
     assert empty.kind == "empty"
@@ -212,6 +225,7 @@ def test_an_empty_dataset_and_one_under_a_batch_are_told(tmp_path, runner):
     assert stream.kind == "empty"
 
 
+@pytest.mark.fault(17)
 def test_few_file_descriptors_are_the_reason_that_is_given(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     request = trial_request(
@@ -241,6 +255,7 @@ TUNER = textwrap.dedent(
 )
 
 
+@pytest.mark.fault(4)
 def test_a_killed_tuner_takes_server_trial_and_workers_along(tmp_path):
     script = tmp_path / "tuner.py"
     script.write_text(TUNER.format(support=SUPPORT, folder=str(tmp_path)))
@@ -261,6 +276,7 @@ def test_a_killed_tuner_takes_server_trial_and_workers_along(tmp_path):
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.fault(4)
 @pytest.mark.slow
 def test_an_interrupted_tuner_leaves_nothing(tmp_path):
     script = tmp_path / "tuner.py"

@@ -201,7 +201,7 @@ def test_of_several_pages_the_first_counts(tmp_path):
     assert torch.equal(single(tmp_path / "a.tif")[0], single(tmp_path / "b.tif")[0])
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize(
     "content", [b"", b"II*\0", b"II*\0\xff\xff\xff\x7f" + b"\0" * 20, b"no image at all, but text"]
 )
@@ -213,7 +213,7 @@ def test_an_unreadable_file_gives_an_error_with_its_path(tmp_path, content):
     assert caught.value.path == str(path)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("decoder", ["rasterio_bytes", "tifffile"])
 def test_a_cut_or_missing_file_gives_an_error_with_its_path(tmp_path, decoder):
     path = write_tif(tmp_path / "a.tif", jaw())
@@ -228,7 +228,7 @@ def test_a_cut_or_missing_file_gives_an_error_with_its_path(tmp_path, decoder):
     assert caught.value.path == str(path)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(34)
 def test_claimed_terabytes_are_refused_before_they_are_allocated(tmp_path):
     path = tmp_path / "vast.tif"
     with rasterio.open(

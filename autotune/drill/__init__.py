@@ -1,0 +1,1 @@
+"""What can go wrong, and drills that cause it on a user's machine and see whether what was promised holds."""
