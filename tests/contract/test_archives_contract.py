@@ -16,7 +16,6 @@ from data_sets import (
     keep_list,
     write_files,
 )
-from killed_builders import KilledBuilders
 from torch.utils.data import Subset
 
 from autotune.data.apply import prepare
@@ -24,6 +23,7 @@ from autotune.data.archives import FORMATS
 from autotune.data.archives.store import open_or_build, verify
 from autotune.data.build import make_loader
 from autotune.data.facts import samples_equal
+from autotune.drill.builders import KilledBuilders
 from autotune.errors import (
     ArchiveDamagedError,
     ArchiveError,
@@ -298,7 +298,7 @@ def test_full_disk_is_refused_before_anything_is_written(name, form, tmp_path):
 
 @pytest.fixture(scope="module")
 def builders():
-    with KilledBuilders() as made:
+    with KilledBuilders("data_sets:SlowDataset") as made:
         yield made
 
 

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 from data_sets import SlowDataset, support_environment
-from killed_builders import KilledBuilders
 
 from autotune.data.archives.checking import verify
 from autotune.data.archives.listing import list_archives
 from autotune.data.archives.store import open_or_build
 from autotune.data.facts import samples_equal
+from autotune.drill.builders import KilledBuilders
 from autotune.spec import STORED_FORMS, LoaderConfig
 
 pytestmark = pytest.mark.fault
@@ -45,7 +45,7 @@ def test_a_builder_killed_at_random_points_leaves_an_archive_that_is_absent_or_w
     name, workers, tmp_path, record_property
 ):
     settings = {"workers": workers, "count": COUNT}
-    with KilledBuilders() as builders:
+    with KilledBuilders("data_sets:SlowDataset") as builders:
         whole_s = builders.whole_s(name, "decoded", tmp_path / "measured", **settings)
         draw = random.Random(f"{name} {workers}")
         points = sorted(draw.uniform(0, 1.15 * whole_s) for _ in range(KILLS))
@@ -78,6 +78,7 @@ import numpy as np, torch
 from torch.utils.data import Dataset
 from autotune.data.archives.listing import list_archives
 from autotune.data.archives.store import open_or_build
+from autotune.drill.builders import KilledBuilders
 from autotune.errors import CapacityError
 from autotune.spec import LoaderConfig
 

@@ -7,10 +7,11 @@ import sys
 import time
 
 import jumping_clock
-import postgresql_server
 import pytest
+from limited_machine import trials_under
 from registry_values import decision, record
 from sqlalchemy import text
+from trial_requests import trial_request
 
 from autotune.errors import LeaseLostError, MachineBusyError
 from autotune.processes import identity, is_gone
@@ -18,6 +19,7 @@ from autotune.registry import lease_rows, open_existing, open_registry
 
 pytestmark = pytest.mark.fault
 
+NO_COMPILER = pytest.mark.skipif(jumping_clock.why_not() is not None, reason=str(jumping_clock.why_not()))
 WITHIN_S = 60
 HOLDER = """
 import sys; sys.path[:0] = sys.argv[4:]
@@ -43,22 +45,6 @@ with open_registry(*at, fence=lease) as registry:
         except LeaseLostError as error:
             print("refused", error, flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def server():
-    reason = postgresql_server.why_not()
-    if reason:
-        pytest.skip(reason)
-    with postgresql_server.running_server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def address(request, tmp_path):
-    if request.param == "sqlite":
-        return tmp_path, None
-    return tmp_path, request.getfixturevalue("server").new_database(f"leases_{tmp_path.name}".replace("-", "_")[:60])
 
 
 def holding(address, *, life_s, environ=None):
@@ -203,7 +189,7 @@ def test_a_number_of_another_process_names_nobody():
 
 
 @pytest.mark.fault(15)
-@pytest.mark.skipif(jumping_clock.why_not() is not None, reason=str(jumping_clock.why_not()))
+@NO_COMPILER
 @pytest.mark.parametrize("jump_s", [3600, -3600])
 def test_a_jump_of_the_wall_clock_neither_ends_a_lease_nor_keeps_it(address, tmp_path, jump_s):
     environ = jumping_clock.jumping(tmp_path)
@@ -235,3 +221,21 @@ def test_reading_needs_no_lease(address):
         registry.acquire_lease("node", holder="me", purpose="p")
     with open_existing(*address) as registry:
         assert len(registry.decisions()) == 1
+
+
+@NO_COMPILER
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("jump_s", [3600, -3600])
+def test_durations_of_a_trial_take_no_notice_of_a_wall_clock_that_jumps_in_its_middle(tmp_path, jump_s):
+    environ = jumping_clock.jumping(tmp_path)
+    settings = {"path": environ["CLOCK_JUMP_FILE"], "seconds": jump_s, "count": 256}
+    request = trial_request(tmp_path, "JumpsClock", settings, config={"num_workers": 1}, time_cap_s=1.0)
+    preloaded = f"export LD_PRELOAD={environ['LD_PRELOAD']} CLOCK_JUMP_FILE={environ['CLOCK_JUMP_FILE']}"
+    (jumped,) = trials_under(preloaded, [("run", request)], folder=tmp_path).answers
+    assert (tmp_path / "jump").read_text() == str(jump_s)
+    assert jumped.failure is None
+    measured, phases = jumped.measurement, jumped.measurement.phases
+    durations = [jumped.wall_s, measured.wait_p95_s, phases.build_s, phases.first_batch_s, phases.measured_s]
+    durations += [window.seconds for window in measured.windows]
+    assert all(0 <= duration < abs(jump_s) / 10 for duration in durations), durations
+    assert measured.samples_per_s > 64 / 60

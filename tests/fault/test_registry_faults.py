@@ -153,6 +153,32 @@ def test_write_is_refused_after_bounded_retries_and_leaves_no_partial_row_when_s
         assert [one.key for one in registry.records("s")] == ["after", "before"]
 
 
+HOLDING = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+time.sleep(60)
+connection.execute("ROLLBACK")
+"""
+
+
+@pytest.mark.long
+@pytest.mark.fault(8)
+def test_a_lock_held_for_a_minute_is_waited_for_and_then_told_and_the_next_write_goes_through(tmp_path):
+    with open_registry(tmp_path) as registry:
+        registry.save_record(record("before"))
+        command = [sys.executable, "-c", HOLDING, str(tmp_path / "registry.db")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout.readline() == "locked\n"
+            with pytest.raises(RegistryError, match=r"registry\.db is locked"):
+                registry.save_record(record("during"), outbox=[("mlflow", "during", "{}")])
+            assert holder.poll() is None, "it was to be told while the lock is held"
+            registry.save_record(record("after"))  # waits until it is let go
+        assert [one.key for one in registry.records("s")] == ["after", "before"]
+        assert registry.outbox_pending("mlflow") == []
+
+
 @pytest.mark.fault(8)
 def test_write_goes_through_when_the_lock_is_let_go_in_time(tmp_path):
     with open_registry(tmp_path, wait_s=30) as registry:

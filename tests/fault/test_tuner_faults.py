@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import optuna
 import psutil
 import pytest
 from optuna.trial import TrialState
+from waiting import until
 
 from autotune.errors import AutotuneError
 from autotune.registry import open_existing
@@ -58,14 +58,6 @@ def environ(folder):
     return {**kept, **ours, "COLUMNS": "200", "NO_COLOR": "1"}
 
 
-def until(condition, what):
-    end = time.monotonic() + WITHIN_S
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.02)
-    return found
-
-
 def records_of(home):
     with open_existing(home) as registry:
         return registry.records("killed")
@@ -100,10 +92,10 @@ def killed(tmp_path_factory):
     with subprocess.Popen(
         command(folder), env=environ(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as tuner:
-        until(lambda: trial_processes(tuner.pid), "the first process")
+        until(lambda: trial_processes(tuner.pid), "the first process", within_s=WITHIN_S)
         second = subprocess.run(command(folder), env=environ(folder), capture_output=True, text=True, check=False)
-        until(lambda: saved(home, 2), "two records")
-        processes = until(lambda: trial_processes(tuner.pid), "a trial in progress")
+        until(lambda: saved(home, 2), "two records", within_s=WITHIN_S)
+        processes = until(lambda: trial_processes(tuner.pid), "a trial in progress", within_s=WITHIN_S)
         tuner.send_signal(signal.SIGKILL)
         tuner.wait()
     records = records_of(home)

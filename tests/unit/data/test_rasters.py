@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from data_sets import error_of_worker, write_raster
+from data_sets import error_of_worker, write_raster, write_vast_raster
 from torch.utils.data import DataLoader
 
 from autotune.data.datasets.raster import GeoTiffPairDataset
@@ -153,12 +153,7 @@ def test_12_bit_raster_is_read_as_stored_and_cmyk_as_gdal_shows_it(tmp_path):
 
 @pytest.mark.fault(34)
 def test_claimed_size_of_terabytes_is_refused_before_it_is_allocated(tmp_path):
-    path = tmp_path / "vast.tif"
-    with rasterio.open(
-        path, "w", driver="GTiff", width=1_000_000, height=1_000_000, count=1, dtype="float32", sparse_ok=True,
-        bigtiff="yes", tiled=True, blockxsize=16_384, blockysize=16_384,
-    ):  # fmt: skip
-        pass
+    path = write_vast_raster(tmp_path / "vast.tif")
     dataset = GeoTiffPairDataset([path], [path])
     with pytest.raises(SampleError, match="claims") as caught:
         dataset[0]

@@ -56,9 +56,8 @@ def test_the_table_counts_each_test_once_by_its_worst_outcome(pytester):
     )
     run = pytester.runpytest("-m", "fault", "--fault-report", "table.md", "-p", "no:cacheprovider")
     assert run.ret == pytest.ExitCode.TESTS_FAILED
-    cells = {
-        line.split(" | ")[0]: line.split(" | ")[2:5] for line in (pytester.path / "table.md").read_text().splitlines()
-    }
+    table = (pytester.path / "table.md").read_text()
+    cells = {line.split(" | ")[0]: line.split(" | ")[2:5] for line in table.splitlines()}
     assert (cells["| 8"], cells["| 31"]) == (["1", "1", "0"], ["1", "0", "0"])
     assert (cells["| 19"], cells["| –"]) == (["0", "0", "1"], ["1", "0", "0"])
     assert "there is no accelerator" in table

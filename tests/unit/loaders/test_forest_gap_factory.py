@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from data_sets import write_raster
+from data_sets import write_raster, write_vast_raster
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
 from autotune.data.apply import apply
@@ -678,12 +678,7 @@ def test_12_bit_rotated_and_cmyk_rasters_are_normalised(tmp_path):
 
 @pytest.mark.fault(34)
 def test_claimed_size_of_terabytes_is_refused_before_it_is_allocated(tmp_path):
-    path = tmp_path / "vast.tif"
-    with rasterio.open(
-        path, "w", driver="GTiff", width=1_000_000, height=1_000_000, count=1, dtype="float32", sparse_ok=True,
-        bigtiff="yes", tiled=True, blockxsize=16_384, blockysize=16_384,
-    ):  # fmt: skip
-        pass
+    path = write_vast_raster(tmp_path / "vast.tif")
     for dataset in (create_dataset(path, path), create_dataset(path)):
         with pytest.raises(SampleError, match="claims"):
             dataset[0]
