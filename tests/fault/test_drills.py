@@ -24,7 +24,7 @@ def marked(drill):
     return pytest.param(drill, id=f"{drill.row} {FAULTS[drill.row].name}", marks=marks)
 
 
-@pytest.mark.parametrize("drill", map(marked, DRILLS))
+@pytest.mark.parametrize("drill", [marked(drill) for drill in DRILLS])
 def test_what_is_promised_holds(drill):
     result = run_drill(drill)
     assert (result.row, result.state) == (drill.row, "held"), result.happened

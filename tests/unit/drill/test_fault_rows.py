@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from autotune.drill.faults import FAULTS
+from autotune.drill.table import DRILLS
 
 TESTS = Path(__file__).resolve().parent.parent.parent
 
@@ -19,6 +20,7 @@ def rows_of(path):
 
 def test_every_row_has_a_test_of_its_own():
     found = {row for path in TESTS.rglob("test_*.py") for row in rows_of(path)}
+    found |= {drill.row for drill in DRILLS}  # each of which is a test
     assert found == set(FAULTS) == set(range(1, 35))
 
 
