@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -12,12 +14,14 @@ from autotune.trial import LocalRunner
 
 _NOTICED_S = 10.0
 """A death is told within this time, in each of two attempts."""
+_HANGING_S = 6.0
+"""Time-out of the trial that hangs: enough to get to its fifth sample on a busy machine."""
 _DESCRIPTORS = 64
 
 
 def killed_worker(folder: Path) -> str:
     """Kill a worker of the loader by SIGKILL, and measure another trial after it (row 1)."""
-    with LocalRunner() as runner:
+    with _warm_runner(folder) as runner:
         record = runner.run(_request(folder, "SignalledWorker", num_workers=2, name="SIGKILL"))
         _failed(record, "crashed", attempts=2)
         promised("SIGKILL" in _told(record), f"the message was to name the signal, got {_told(record)}")
@@ -27,8 +31,8 @@ def killed_worker(folder: Path) -> str:
 
 def hanging_worker(folder: Path) -> str:
     """Stop a worker of the loader by SIGSTOP (row 2)."""
-    with LocalRunner() as runner:
-        record = runner.run(_request(folder, "SignalledWorker", num_workers=2, timeout_s=4.0, name="SIGSTOP"))
+    with _warm_runner(folder) as runner:
+        record = runner.run(_request(folder, "SignalledWorker", num_workers=2, timeout_s=_HANGING_S, name="SIGSTOP"))
         _failed(record, "timed_out", attempts=1)
         left = [process for server in _servers() for process in server.children(recursive=True)]
         promised(not left, f"processes survive the trial: {left}")
@@ -37,7 +41,7 @@ def hanging_worker(folder: Path) -> str:
 
 def killed_trial(folder: Path) -> str:
     """Kill the process of a trial by SIGKILL (row 3)."""
-    with LocalRunner() as runner:
+    with _warm_runner(folder) as runner:
         record = runner.run(_request(folder, "KilledTrial"))
         _failed(record, "crashed", attempts=2, phase="build")
         return f"{_told(record)} after {record.attempts} attempts; {_next_one(runner, folder)}"
@@ -48,15 +52,14 @@ def unreadable_sample(folder: Path) -> str:
     data = folder / "data"
     arguments = {"root": str(data), "count": 4, "size": 64}
     source = DatasetSource(factory="autotune.data.datasets.factories:forest_gaps", arguments=arguments)
-    with LocalRunner() as runner:
+    with _warm_runner(folder) as runner:
         whole = runner.run(_request(folder, source))
         promised(whole.failure is None, f"the rasters cannot be read while they are whole: {_told(whole)}")
         bad = sorted(data.rglob("heights/*.tif"))[1]
         bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
-        for workers in (0, 2):
-            record = runner.run(_request(folder, source, num_workers=workers))
-            _failed(record, "bad_data", attempts=1)
-            promised(bad.name in _told(record), f"the error does not name {bad}: {_told(record)}")
+        record = runner.run(_request(folder, source, num_workers=2))
+        _failed(record, "bad_data", attempts=1)
+        promised(bad.name in _told(record), f"the error does not name {bad}: {_told(record)}")
     return f"{_told(record)}; no rate was given"
 
 
@@ -64,14 +67,21 @@ def few_descriptors(folder: Path) -> str:
     """Leave a trial 64 file descriptors, and ask for more than these (row 17)."""
     if not hasattr(psutil, "RLIMIT_NOFILE"):
         raise NotHereError("limits of another process can be set on Linux alone")
-    with LocalRunner() as runner:
-        runner.inspect(_request(folder, "Numbers"))
+    with _warm_runner(folder) as runner:
         for server in _servers():
             server.rlimit(psutil.RLIMIT_NOFILE, (_DESCRIPTORS, server.rlimit(psutil.RLIMIT_NOFILE)[1]))
         greedy = _request(folder, "Numbers", num_workers=8, batch_size=1, prefetch_factor=32, count=8192)
         record = runner.run(greedy)
         _failed(record, "file_descriptors", attempts=1)
         return f"{_told(record)}; {_next_one(runner, folder)}"
+
+
+@contextmanager
+def _warm_runner(folder: Path) -> Iterator[LocalRunner]:
+    """Start the server of trials, so that its seconds are none of a fault's."""
+    with LocalRunner() as runner:
+        runner.inspect(_request(folder, "Numbers"))
+        yield runner
 
 
 def _request(
