@@ -14,6 +14,8 @@ from hypothesis import settings
 settings.register_profile("autotune", deadline=None, max_examples=30)
 settings.load_profile("autotune")
 
+pytest_plugins = ("databases", "fault_report", "pytester")
+
 REAL_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 
@@ -33,3 +35,14 @@ def real_data():
     if not REAL_DATA.is_dir():
         pytest.skip("the folder of real data is absent")
     return REAL_DATA
+
+
+@pytest.fixture
+def one_thread():
+    """Compute small models in one thread: more of them only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

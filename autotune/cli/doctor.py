@@ -1,4 +1,4 @@
-"""`autotune doctor`: what this machine offers, and what is in the way."""
+"""`autotune doctor`: what this machine offers, what is in the way, and whether promises hold where things go wrong."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autotune.cli.drilling import drill_machine
 from autotune.cli.output import EXIT_FAILED, print_json
 from autotune.compose import places
-from autotune.errors import AutotuneError
+from autotune.errors import AutotuneError, SpecError
 from autotune.machine import machine_facts
 from autotune.registry import open_registry
 from autotune.spec import MachineFacts
@@ -23,7 +24,7 @@ from autotune.study.lock import machine_lock
 from autotune.units import GIB, MIB, format_bytes
 
 NEEDS_ARGUMENTS = False
-EXAMPLES = "Example: autotune doctor"
+EXAMPLES = "Example: autotune doctor --drill --row 23"
 SHM_COMFORTABLE_BYTES = 512 * MIB
 """Docker's default of 64 MiB holds a few batches only; with less than this, workers meet its end early."""
 DISK_COMFORTABLE_BYTES = 2 * GIB
@@ -31,9 +32,18 @@ DISK_COMFORTABLE_BYTES = 2 * GIB
 
 def command(
     home: Annotated[Path | None, typer.Option(help="Folder of results.")] = None,
+    drill: Annotated[
+        bool, typer.Option("--drill", help="Cause harmless faults in a temporary folder instead, for a minute or two.")
+    ] = False,
+    rows: Annotated[list[int] | None, typer.Option("--row", help="Drill only this fault; may be given again.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
-    """Check what tuning needs on this machine."""
+    """Check what tuning needs on this machine, or drill what happens when things go wrong."""
+    if drill:
+        drill_machine(rows or [], as_json=as_json)
+        return
+    if rows:
+        raise SpecError(f"--row chooses among the faults of --drill, got --row {rows[0]} without it; add --drill")
     facts = machine_facts()
     checks = [*_facts(facts), *_checks(home, facts)]
     if as_json:

@@ -21,6 +21,7 @@ import psutil
 
 from autotune.processes import adopt_orphans
 from autotune.trial.child import live, take_import_path
+from autotune.trial.leftovers import remove_shared_memory
 from autotune.trial.messages import Command, Lines, Order, ServerNotice
 from autotune.trial.preload import ALWAYS, preload
 
@@ -70,8 +71,11 @@ class TrialServer:
         except (BrokenPipeError, ConnectionResetError):
             return
         finally:
-            self._end_all()
-            if self._temporary is not None:  # a tuner that was killed cannot remove it
+            leader = self._leader
+            _, pids = self._end_all()
+            # a tuner that was killed can remove neither
+            remove_shared_memory([*pids, *([] if leader is None else [leader])])
+            if self._temporary is not None:
                 shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _listen(self) -> bool:

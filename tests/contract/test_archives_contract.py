@@ -16,7 +16,6 @@ from data_sets import (
     keep_list,
     write_files,
 )
-from killed_builders import KilledBuilders
 from torch.utils.data import Subset
 
 from autotune.data.apply import prepare
@@ -24,6 +23,7 @@ from autotune.data.archives import FORMATS
 from autotune.data.archives.store import open_or_build, verify
 from autotune.data.build import make_loader
 from autotune.data.facts import samples_equal
+from autotune.drill.builders import KilledBuilders
 from autotune.errors import (
     ArchiveDamagedError,
     ArchiveError,
@@ -120,7 +120,7 @@ def data_files(directory):
     return sorted(path for path in directory.iterdir() if path.name not in ("manifest.json", "checked.json"))
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(("name", "form"), STORING)
 def test_truncated_file_is_found_before_use(name, form, tmp_path):
     opened = open_or_build(dataset_for(form), config_of(name, form), tmp_path)
@@ -133,7 +133,7 @@ def test_truncated_file_is_found_before_use(name, form, tmp_path):
     open_or_build(dataset_for(form), config_of(name, form), tmp_path, build=False)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(("name", "form"), STORING)
 @pytest.mark.parametrize("damage", ["cut", "drop", "manifest"])
 def test_damaged_archive_is_built_anew_where_it_may_be(name, form, damage, tmp_path):
@@ -152,7 +152,7 @@ def test_damaged_archive_is_built_anew_where_it_may_be(name, form, damage, tmp_p
     assert samples_equal([rebuilt.dataset[i] for i in range(len(dataset))], [dataset[i] for i in range(len(dataset))])
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(("name", "form"), STORING)
 @pytest.mark.parametrize("hidden", [False, True])
 def test_flipped_byte_is_found(name, form, hidden, tmp_path):
@@ -173,7 +173,7 @@ def test_flipped_byte_is_found(name, form, hidden, tmp_path):
             open_or_build(dataset_for(form), config_of(name, form), tmp_path, build=False)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 @pytest.mark.parametrize(("name", "form"), STORING)
 def test_dropped_file_is_found(name, form, tmp_path):
     opened = open_or_build(dataset_for(form), config_of(name, form), tmp_path)
@@ -298,11 +298,11 @@ def test_full_disk_is_refused_before_anything_is_written(name, form, tmp_path):
 
 @pytest.fixture(scope="module")
 def builders():
-    with KilledBuilders() as made:
+    with KilledBuilders("data_sets:SlowDataset") as made:
         yield made
 
 
-@pytest.mark.fault
+@pytest.mark.fault(24)
 @pytest.mark.parametrize(("name", "form"), [pair for pair in STORING if pair[1] == "decoded"])
 @pytest.mark.parametrize("after_s", [0.06, 0.12])
 def test_killed_builder_leaves_an_archive_that_is_absent_or_whole(name, form, after_s, builders, tmp_path):

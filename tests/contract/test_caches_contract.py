@@ -400,7 +400,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.fault
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("mode", ON_HOST)
 def test_killed_process_leaves_no_shared_memory(mode, tmp_path):
     before = {path.name for path in Path("/dev/shm").iterdir()}

@@ -1,6 +1,5 @@
 """A registry that lies where an address of PostgreSQL without a schema leads to."""
 
-import postgresql_server
 import pytest
 from registry_values import record
 
@@ -10,17 +9,8 @@ from autotune.registry import open_existing, open_registry
 PUBLIC = "?options=-csearch_path%3Dpublic"
 
 
-@pytest.fixture(scope="module")
-def server():
-    reason = postgresql_server.why_not()
-    if reason:
-        pytest.skip(reason)
-    with postgresql_server.running_server() as running:
-        yield running
-
-
-def test_a_registry_in_the_default_schema_is_not_passed_over_in_silence(server, tmp_path):
-    url = server.new_database("defaults")
+def test_a_registry_in_the_default_schema_is_not_passed_over_in_silence(postgresql, tmp_path):
+    url = postgresql.new_database("defaults")
     with open_registry(tmp_path, url + PUBLIC) as registry:
         registry.save_record(record("kept"))
     for opening in (open_registry, open_existing):

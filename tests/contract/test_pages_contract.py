@@ -5,7 +5,6 @@ import re
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
-import postgresql_server
 import pytest
 from page_visits import Visit
 from report_pages import Page
@@ -17,21 +16,12 @@ from autotune.registry import open_registry
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def server():
-    reason = postgresql_server.why_not()
-    if reason:
-        pytest.skip(reason)
-    with postgresql_server.running_server() as running:
-        yield running
-
-
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def site(request, tmp_path_factory):
     """A service that runs over a team's registry, with tokens of somebody who decides and of one who looks."""
     home, url = tmp_path_factory.mktemp("home"), None
     if request.param == "postgresql":
-        url = request.getfixturevalue("server").new_database(f"pages_{next(_numbers)}")
+        url = request.getfixturevalue("postgresql").new_database("pages")
     else:
         make_optuna_study(home)
     studies = home / "studies"

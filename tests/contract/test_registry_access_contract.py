@@ -1,9 +1,7 @@
 """What every registry promises of tokens and of changes, over SQLite and a real PostgreSQL."""
 
-import itertools
 from datetime import UTC, datetime, timedelta
 
-import postgresql_server
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,23 +12,12 @@ from autotune.registry import open_registry
 from autotune.registry.rows import microseconds, time_of
 from autotune.spec import AccessToken, LoaderConfig
 
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def server():
-    reason = postgresql_server.why_not()
-    if reason:
-        pytest.skip(reason)
-    with postgresql_server.running_server() as running:
-        yield running
-
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def registry(request, tmp_path):
     url = None
     if request.param == "postgresql":
-        url = request.getfixturevalue("server").new_database(f"access_{next(_numbers)}")
+        url = request.getfixturevalue("postgresql").new_database("access")
     with open_registry(tmp_path, url, wait_s=10) as opened:
         yield opened
 

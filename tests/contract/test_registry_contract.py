@@ -1,10 +1,8 @@
 """What every registry promises, over SQLite and a real PostgreSQL."""
 
-import itertools
 import multiprocessing
 
 import optuna
-import postgresql_server
 import pytest
 from registry_values import decision, facts, machine, record
 from sqlalchemy import create_engine, text
@@ -13,26 +11,6 @@ from autotune.errors import RegistryError, SpecError, StorageMixedError
 from autotune.registry import Candidate, make_schema_of, open_existing, open_registry, optuna_url
 from autotune.spec import LoaderConfig
 from autotune.study.optuna_store import open_storage
-
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="session")
-def server():
-    reason = postgresql_server.why_not()
-    if reason:
-        pytest.skip(reason)
-    with postgresql_server.running_server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def address(request, tmp_path):
-    """Home folder and address of an empty database."""
-    if request.param == "sqlite":
-        return tmp_path, None
-    running = request.getfixturevalue("server")
-    return tmp_path, running.new_database(f"contract_{next(_numbers)}")
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """What becomes of decisions, over SQLite and a real PostgreSQL: rules, persons, and two persons at once."""
 
-import itertools
 import threading
 from datetime import timedelta
 
-import postgresql_server
 import pytest
 from registry_values import START, decision, facts, machine
 
@@ -12,24 +10,6 @@ from autotune.errors import ConflictError, SpecError
 from autotune.registry import open_registry
 from autotune.registry.reviews import SAFE_DEFAULT
 from autotune.spec import LoaderConfig
-
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def server():
-    reason = postgresql_server.why_not()
-    if reason:
-        pytest.skip(reason)
-    with postgresql_server.running_server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def address(request, tmp_path):
-    if request.param == "sqlite":
-        return tmp_path, None
-    return tmp_path, request.getfixturevalue("server").new_database(f"reviews_{next(_numbers)}")
 
 
 @pytest.fixture

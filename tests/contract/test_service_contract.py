@@ -1,12 +1,10 @@
 """What the service promises, as a process of its own over SQLite and a real PostgreSQL."""
 
-import itertools
 import json
 import threading
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
-import postgresql_server
 import pytest
 from registry_values import Numbers, decision, decision_here, record
 from service_process import add_token, running_service
@@ -19,17 +17,7 @@ from autotune.resolve.lookup import answer
 from autotune.resolve.resolution import Resolution
 from autotune.spec import Decision, LoaderConfig, QueuedStudy
 
-_numbers = itertools.count()
 SCOPES = ("read", "tune", "review")
-
-
-@pytest.fixture(scope="module")
-def server():
-    reason = postgresql_server.why_not()
-    if reason:
-        pytest.skip(reason)
-    with postgresql_server.running_server() as running:
-        yield running
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -37,7 +25,7 @@ def site(request, tmp_path_factory):
     """A service that runs, with the tokens `all`, `read` and the like, and its registry."""
     home, url = tmp_path_factory.mktemp("home"), None
     if request.param == "postgresql":
-        url = request.getfixturevalue("server").new_database(f"service_{next(_numbers)}")
+        url = request.getfixturevalue("postgresql").new_database("service")
     studies = home / "studies"
     studies.mkdir()
     for name in ("one", "two"):

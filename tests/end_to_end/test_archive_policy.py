@@ -236,7 +236,7 @@ def test_a_limit_that_leaves_no_room_steps_back_and_removes_nothing_deployed(hom
     assert [one.name for one in list_archives(home.root)] == [entry.name]
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 @pytest.mark.parametrize("damage", ["truncate", "flip", "drop", "manifest"])
 def test_a_damaged_archive_is_not_read_and_the_next_best_is(home, damage):
     dataset = Numbers()
@@ -264,7 +264,7 @@ def test_a_damaged_archive_is_not_read_and_the_next_best_is(home, damage):
     same(rebuilt, dataset)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 def test_several_damaged_archives_lead_down_to_plain_files(home):
     dataset = Numbers()
     home.study(dataset, BEST)
@@ -306,7 +306,7 @@ class TwoFields(FileDataset):
         return super().__getitem__(index), index
 
 
-@pytest.mark.fault
+@pytest.mark.fault(32)
 @pytest.mark.parametrize("change", ["touch", "add", "remove"])
 def test_an_archive_of_a_changed_source_is_not_read_and_it_is_said(home, change, tmp_path):
     paths = write_files(tmp_path / "source")
@@ -325,7 +325,7 @@ def test_an_archive_of_a_changed_source_is_not_read_and_it_is_said(home, change,
     same(best_loader(dataset, home=home.folder, archive="build"), dataset)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(31)
 @pytest.mark.parametrize("damage", ["absent", "truncated"])
 def test_without_a_registry_the_default_is_served_whatever_is_built(home, damage):
     dataset = Numbers()

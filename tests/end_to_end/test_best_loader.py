@@ -223,7 +223,7 @@ def _remove(home):
     shutil.rmtree(home / "archives")
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 @pytest.mark.parametrize("damage", [_flip, _cut, _remove], ids=lambda damage: damage.__name__)
 def test_damaged_archive_is_not_read(served, damage):
     dataset = Numbers()
@@ -234,7 +234,7 @@ def test_damaged_archive_is_not_read(served, damage):
     _same(loader, DataLoader(dataset, batch_size=32))
 
 
-@pytest.mark.fault
+@pytest.mark.fault(32)
 def test_stale_archive_is_not_read(served):
     dataset = Numbers()
     home = served(dataset, LoaderConfig(archive="npy"))
@@ -244,7 +244,7 @@ def test_stale_archive_is_not_read(served):
     assert loader.dataset is dataset
 
 
-@pytest.mark.fault
+@pytest.mark.fault(30)
 def test_best_from_other_hardware_is_never_served(served):
     dataset = Numbers()
     other = machine_facts().replace(accelerator="H100", accelerator_count=8, cpu_count=192)
@@ -255,7 +255,7 @@ def test_best_from_other_hardware_is_never_served(served):
     assert best_loader(dataset, home=home).num_workers == 0
 
 
-@pytest.mark.fault
+@pytest.mark.fault(30)
 def test_empty_dataset_and_dataset_smaller_than_a_batch_are_loaded(served):
     home = served(Numbers(3), CONFIGS["files"])
     assert [len(indices) for _, indices in best_loader(Numbers(3), home=home)] == [3]

@@ -213,7 +213,7 @@ def shared_of_every_kind(real_data):
     return sorted({path for group in groups.values() for path in (group[0], group[-1])})
 
 
-@pytest.mark.fault
+@pytest.mark.fault(34)
 @pytest.mark.parametrize("name", sorted(LOADERS))
 def test_any_loader_gives_a_sample_or_a_clear_error_of_any_shared_file(real_data, tmp_path, name):
     paths = shared_of_every_kind(real_data)
@@ -223,7 +223,7 @@ def test_any_loader_gives_a_sample_or_a_clear_error_of_any_shared_file(real_data
     assert read < len(paths)  # no loader is made for everything
 
 
-@pytest.mark.fault
+@pytest.mark.fault(34)
 @pytest.mark.parametrize("name", sorted(LOADERS))
 def test_any_loader_gives_a_sample_or_a_clear_error_of_an_odd_file(odd_files, tmp_path, name):
     problems, read = problems_of(name, odd_files, tmp_path)
@@ -231,7 +231,7 @@ def test_any_loader_gives_a_sample_or_a_clear_error_of_an_odd_file(odd_files, tm
     assert read < len(odd_files)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("size", [3, 9, 40, 200, 0.5])
 def test_any_loader_gives_a_sample_or_a_clear_error_of_a_file_that_ends_early(real_data, tmp_path, size):
     made = []

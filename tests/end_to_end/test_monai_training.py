@@ -358,7 +358,7 @@ def test_local_normalisation_works_inside_monais_pipelines(items):
     assert torch.equal(both[0].as_tensor(), normal.as_tensor())
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_a_broken_file_is_named(items, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
-from browsers import BROWSER, DESK, MISSING, PHONE
+from browsers import BROWSER, DESK, MISSING, PHONE, started, until
 from reviewed_studies import FIRST, OTHER, SECOND, STUDY, fill, make_optuna_study
 from service_process import add_token, running_service
 
 from autotune.registry import open_registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason=MISSING)]
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright")
 
 SHOTS = os.environ.get("AUTOTUNE_TEST_SHOTS")
 ALL_DRAWN = "document.querySelectorAll('[data-figure]').length === document.querySelectorAll('.js-plotly-plot').length"
@@ -26,10 +26,8 @@ LOW = "[...document.querySelectorAll('button, .button')].filter(it => it.getBoun
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield found
-        found.close()
+    with started() as running:
+        yield running
 
 
 @pytest.fixture
@@ -64,15 +62,6 @@ def opened(browser):
     yield open_window
     for context in contexts:
         context.close()
-
-
-def until(page, expression):
-    """Wait for an expression; playwright's own way evaluates text within the page, which its policy refuses."""
-    for _ in range(100):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(100)
-    pytest.fail(f"never came true: {expression}")
 
 
 def draw_all(page):

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 from data_sets import SlowDataset, support_environment
-from killed_builders import KilledBuilders
 
 from autotune.data.archives.checking import verify
 from autotune.data.archives.listing import list_archives
 from autotune.data.archives.store import open_or_build
 from autotune.data.facts import samples_equal
+from autotune.drill.builders import KilledBuilders
 from autotune.spec import STORED_FORMS, LoaderConfig
 from autotune.spec.config import SHARDED_FORMATS
 
@@ -35,6 +35,7 @@ def left_by(root):
     return "half, out of sight" if list(root.rglob("*.building-*")) else "nothing"
 
 
+@pytest.mark.fault(24)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_a_builder_killed_at_random_points_leaves_an_archive_that_is_absent_or_w
     name, workers, tmp_path, record_property
 ):
     settings = {"workers": workers, "count": COUNT}
-    with KilledBuilders() as builders:
+    with KilledBuilders("data_sets:SlowDataset") as builders:
         whole_s = builders.whole_s(name, "decoded", tmp_path / "measured", **settings)
         draw = random.Random(f"{name} {workers}")
         points = sorted(draw.uniform(0, 1.15 * whole_s) for _ in range(KILLS))
@@ -79,6 +80,7 @@ from torch.utils.data import Dataset
 from autotune.data.archives.listing import list_archives
 from autotune.data.archives.shard_plan import Sharding
 from autotune.data.archives.store import open_or_build
+from autotune.drill.builders import KilledBuilders
 from autotune.errors import CapacityError
 from autotune.spec import LoaderConfig
 
@@ -149,6 +151,7 @@ def on_a_small_disk(folder, *words):
     return json.loads(run.stdout)
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("name", DECODED)
 def test_an_archive_that_the_disk_cannot_hold_is_refused_before_anything_is_written(name, tmp_path):
     found = on_a_small_disk(tmp_path / "disk", name, "honest", 0)
@@ -157,7 +160,12 @@ def test_an_archive_that_the_disk_cannot_hold_is_refused_before_anything_is_writ
     assert (found["stored"], found["archives"], found["left"]) == (0, [], [])
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("name", [name for name in DECODED if name not in ("npy", *SHARDED_FORMATS)])
+=======
+@pytest.mark.fault(10)
+@pytest.mark.parametrize("name", [name for name in DECODED if name != "npy"])
+>>>>>>> h_drill
 def test_a_disk_that_runs_full_while_building_is_said_and_nothing_is_left_of_it(name, tmp_path):
     found = on_a_small_disk(tmp_path / "disk", name, "deceiving", 0)
     assert "ran full" in found["message"]
@@ -166,6 +174,7 @@ def test_a_disk_that_runs_full_while_building_is_said_and_nothing_is_left_of_it(
     assert found["free"] > 7.5 * 2**20
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_disk_that_runs_full_in_one_shard_keeps_the_others_until_there_is_room_again(workers, tmp_path):
     found = on_a_small_disk(tmp_path / "disk", "webdataset", "shards", workers)
@@ -181,6 +190,9 @@ def test_a_disk_that_runs_full_in_one_shard_keeps_the_others_until_there_is_room
     assert found["archives"] == ["ok"]
 
 
+=======
+@pytest.mark.fault(10)
+>>>>>>> h_drill
 def test_a_disk_that_runs_full_under_a_parallel_build_leaves_other_archives_whole(tmp_path):
     found = on_a_small_disk(tmp_path / "disk", "tar", "twice", 2)
     assert "ran full" in found["message"]

@@ -10,15 +10,7 @@ from autotune.training import Callback
 from autotune.training.callbacks import CheckpointingCallback
 from autotune.training.checkpoints import read_checkpoint
 
-pytestmark = pytest.mark.fault
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.fault, pytest.mark.usefixtures("one_thread")]
 
 
 class Backward(torch.autograd.Function):

@@ -10,15 +10,7 @@ from training_parts import losses, model, trainer
 from autotune.errors import CheckpointError
 from autotune.training.callbacks import CheckpointingCallback
 
-pytestmark = pytest.mark.fault
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.fault, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture

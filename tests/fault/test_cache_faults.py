@@ -156,6 +156,7 @@ def test_many_processes_storing_the_same_rows_neither_corrupt_nor_leak(kind):
     assert_right(cached, dataset)
 
 
+@pytest.mark.fault(24)
 def test_row_of_a_writer_that_was_killed_is_read_through():
     dataset = MixedDataset()
     cached = CACHE_MODES["memory"].wrap(dataset)
@@ -171,6 +172,7 @@ def hold_lock(cached, held):
         time.sleep(60)
 
 
+@pytest.mark.fault(24)
 def test_killed_holder_of_the_lock_blocks_nobody():
     cached = CACHE_MODES["memory"].wrap(MixedDataset())
     context = multiprocessing.get_context("fork")
@@ -285,6 +287,7 @@ def test_two_jobs_at_once_share_one_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [cache_name(MixedDataset(200))]
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "empty"])
 def test_damaged_value_is_read_again_and_replaced(damage, tmp_path, caplog):
     dataset = LargeDataset()
@@ -305,6 +308,7 @@ def test_damaged_value_is_read_again_and_replaced(damage, tmp_path, caplog):
     assert len(warnings_of(caplog, "read from the dataset again")) == (0 if damage == "missing" else 1)
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "other"])
 def test_damaged_database_is_begun_anew(damage, tmp_path, caplog):
     dataset = MixedDataset()
@@ -331,6 +335,7 @@ def test_damaged_database_is_begun_anew(damage, tmp_path, caplog):
     assert len(warnings_of(caplog, "emptied")) == 1
 
 
+@pytest.mark.fault(23)
 def test_database_that_goes_bad_while_it_is_open_costs_no_sample(tmp_path):
     dataset = MixedDataset()
     cached = disk(dataset, tmp_path)
@@ -357,6 +362,7 @@ def edit(cached, statement, *values):
     connection.close()
 
 
+@pytest.mark.fault(27)
 def test_pickled_value_is_refused_and_replaced(tmp_path):
     dataset = MixedDataset()
     cached = disk(dataset, tmp_path / "cache")
@@ -370,6 +376,7 @@ def test_pickled_value_is_refused_and_replaced(tmp_path):
     assert cached.filled == 23
 
 
+@pytest.mark.fault(27)
 def test_pickled_key_is_refused(tmp_path):
     dataset = MixedDataset()
     cached = disk(dataset, tmp_path / "cache")
@@ -381,6 +388,7 @@ def test_pickled_key_is_refused(tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.fault(25)
 def test_file_outside_of_the_folder_is_neither_read_nor_removed(tmp_path):
     dataset = MixedDataset()
     cached = disk(dataset, tmp_path / "cache")
@@ -394,6 +402,7 @@ def test_file_outside_of_the_folder_is_neither_read_nor_removed(tmp_path):
     assert outside.read_text() == "precious"
 
 
+@pytest.mark.fault(32)
 def test_source_that_changed_gets_a_cache_of_its_own(tmp_path):
     paths = write_files(tmp_path / "files", 8)
     disk(FileDataset(paths), tmp_path / "cache").fill()
@@ -414,6 +423,7 @@ class Deceiving(MixedDataset):
         return sample if self.version == "1" else {**sample, "image": sample["image"] + 1}
 
 
+@pytest.mark.fault(32)
 def test_cache_with_other_samples_than_its_source_is_emptied(tmp_path, caplog):
     old = disk(Deceiving(), tmp_path)
     old.fill()
@@ -427,6 +437,7 @@ def test_cache_with_other_samples_than_its_source_is_emptied(tmp_path, caplog):
     assert len(warnings_of(caplog, "emptied")) == 1
 
 
+@pytest.mark.fault(32)
 def test_cache_with_more_samples_than_its_source_is_emptied(tmp_path):
     disk(Deceiving(40), tmp_path).fill()
     cached = disk(Deceiving(10), tmp_path)
@@ -440,6 +451,7 @@ def test_dataset_without_fingerprint_stores_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(33)
 def test_random_dataset_stores_nothing(tmp_path):
     with pytest.raises(RandomSamplesError):
         disk(RandomDataset(), tmp_path)
@@ -476,6 +488,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("size_bytes", [3000, 10_000, LARGE])
 def test_full_disk_costs_no_sample(size_bytes, small_disk, caplog):
     dataset = LargeDataset(4 * MIB // size_bytes, size_bytes=size_bytes)
@@ -505,6 +518,7 @@ def write_for_ever(path):
             file.write(bytes(4096))
 
 
+@pytest.mark.fault(10)
 def test_full_disk_empties_no_cache(small_disk):
     dataset = LargeDataset(20)
     disk(dataset, small_disk).fill()
@@ -517,6 +531,7 @@ def test_full_disk_empties_no_cache(small_disk):
     assert disk(dataset, small_disk).filled == 20
 
 
+@pytest.mark.fault(10)
 def test_small_disk_is_found_out_before(small_disk):
     cached = disk(LargeDataset(600), small_disk, fraction=None)
     assert 0.2 < cached.fraction < 0.6
@@ -535,6 +550,7 @@ cached.fill()
 """
 
 
+@pytest.mark.fault(24)
 def test_killed_while_filling_leaves_whole_values_and_no_lock(tmp_path):
     from data_sets import SlowDataset
 

@@ -38,6 +38,7 @@ def stopped(server):
             process.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.fault(7)
 @NO_SERVER
 def test_a_server_that_does_not_answer_is_given_up_and_nothing_is_written_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(postgresql, "ANSWER_S", 1.0)
@@ -97,6 +98,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.fault(7)
 @NO_SERVER
 @pytest.mark.slow
 def test_dropped_packets_end_in_a_clear_error_and_the_lease_is_lost_safely(tmp_path):
@@ -115,6 +117,7 @@ def test_dropped_packets_end_in_a_clear_error_and_the_lease_is_lost_safely(tmp_p
     assert found["kept"] == ["before", "unfenced"]
 
 
+@pytest.mark.fault(6)
 @NO_SERVER
 @pytest.mark.slow
 def test_a_measurement_is_kept_and_written_once_when_postgresql_is_away_for_a_minute(tmp_path):
@@ -170,6 +173,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.fault(11)
 def test_a_full_disk_under_the_registry_is_said_loudly_and_the_old_best_is_still_served(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

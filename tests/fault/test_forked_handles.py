@@ -18,7 +18,7 @@ from autotune.data.facts import samples_equal
 from autotune.data.whole_batch import collate_whole
 from autotune.spec import STORED_FORMS
 
-pytestmark = pytest.mark.fault
+pytestmark = pytest.mark.fault(22)
 
 STORING = [(name, form) for name, forms in STORED_FORMS.items() for form in forms if name != "files"]
 # A fork is what carries handles over; the other ways to start a worker are slow, and tried where a library keeps some.

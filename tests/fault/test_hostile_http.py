@@ -15,7 +15,7 @@ from autotune.resolve.best import question_of
 from autotune.service.settings import CONNECTIONS_LIMIT
 from autotune.spec import LoaderConfig
 
-pytestmark = pytest.mark.fault
+pytestmark = pytest.mark.fault(29)
 
 MIB = 1024**2
 UNLIMITED = ("--rate", "1000000/second", "--changes", "1000000/second")

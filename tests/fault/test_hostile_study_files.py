@@ -7,7 +7,7 @@ import pytest
 from autotune.errors import StudyFileError
 from autotune.spec.study_file import read_study
 
-pytestmark = pytest.mark.fault
+pytestmark = pytest.mark.fault(28)
 
 THREE_LINES = "name: a\ndataset: my_package.data:make\nbudget: 2m\n"
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

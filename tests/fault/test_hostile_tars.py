@@ -103,6 +103,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("case", HOSTILE)
 @pytest.mark.parametrize("compression", [None, "gz"])
 def test_hostile_member_is_refused_and_nothing_is_written_outside(case, compression, tmp_path):
@@ -120,6 +121,7 @@ def test_hostile_member_is_refused_and_nothing_is_written_outside(case, compress
     assert not list(inner.glob("cache/*building*"))
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("case", ["parent", "symbolic link", "pipe", "twice", "sparse"])
 def test_hostile_member_in_an_archive_like_ours_is_refused(compression, case, tmp_path):
@@ -177,6 +179,7 @@ def refused_in_a_process_of_its_own(folder):
     return done.stderr, int(done.stdout)
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("compression", ["gz", "xz", "zst"])
 @pytest.mark.parametrize("marked", [False, True])
 def test_bomb_of_zeros_is_stopped_before_memory_or_disk_are_taken(compression, marked, tmp_path):
@@ -197,6 +200,7 @@ def test_bomb_of_zeros_is_stopped_before_memory_or_disk_are_taken(compression, m
     assert sum(file.stat().st_size for file in tmp_path.glob("cache/*")) == 0
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("compression", ["gz", "xz", "zst"])
 def test_endless_block_in_an_archive_like_ours_is_stopped(compression, tmp_path):
     about = json.dumps({"version": 1, "kind": "decoded", "compression": compression, "metadata": {}}).encode()
@@ -207,6 +211,7 @@ def test_endless_block_in_an_archive_like_ours_is_stopped(compression, tmp_path)
         TarArchiveDataset(path, sample_limit_bytes=50_000_000)
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("compression", ["gz", "xz", "zst"])
 def test_limits_of_bytes_and_ratio_can_be_set(compression, tmp_path):
     path = tmp_path / "a.tar"
@@ -221,6 +226,7 @@ def test_limits_of_bytes_and_ratio_can_be_set(compression, tmp_path):
     assert len(TarArchiveDataset(path, cache_dir=tmp_path / "c")) == 1
 
 
+@pytest.mark.fault(10)
 def test_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "a.tar.gz"
     path.write_bytes(PACKERS["gz"](member("a.npy", bytes(3_000_000)) + bytes(1024)))
@@ -232,6 +238,7 @@ def test_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
     assert not list((tmp_path / "c").glob("*.tar*[!k]"))
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("compression", [None, "zst"])
 @pytest.mark.parametrize(
     "claim",
@@ -275,6 +282,7 @@ class Canary:
         return Path.touch, (Path(self.path),)
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize(
     "data",
     [
@@ -302,6 +310,7 @@ def test_array_that_declares_what_it_is_not_is_refused(data, compression, tmp_pa
             dataset[0]
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("name", ["a.pkl", "a.pth", "a.pyd", "a.pickle", "a.pt", "a.npy", "a.PKL", "a.b.pth"])
 def test_pickles_are_refused_and_their_canary_does_not_run(name, tmp_path):
     canary = tmp_path / "canary"
@@ -323,6 +332,7 @@ def test_pickles_are_refused_and_their_canary_does_not_run(name, tmp_path):
     assert canary.exists()
 
 
+@pytest.mark.fault(27)
 def test_pickles_written_by_the_webdataset_package_are_refused(tmp_path):
     canary = tmp_path / "canary"
     with webdataset.TarWriter(str(tmp_path / "a.tar")) as writer:
@@ -332,6 +342,7 @@ def test_pickles_written_by_the_webdataset_package_are_refused(tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.fault(27)
 def test_array_of_objects_in_an_archive_of_ours_is_refused(tmp_path):
     canary = tmp_path / "canary"
     path = convert_dataset_to_tar(MixedDataset(2), tmp_path / "a.tar")
@@ -348,6 +359,7 @@ def test_array_of_objects_in_an_archive_of_ours_is_refused(tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
     "skeleton", ['["nonsense"]', '["dict", [1]]', '["list", 5]', '["bigint", "x"]', '["tensor"]', '["list", [["int"]]]']
 )
@@ -360,6 +372,7 @@ def test_structure_that_is_nonsense_is_refused(skeleton, tmp_path):
         TarArchiveDataset(path)[0]
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("skeleton", ['["list", [["list", ', "5", "[" * 100_000, '"__class__"'])
 def test_index_with_a_structure_that_is_none_is_not_believed(skeleton, tmp_path):
     path = convert_dataset_to_tar(MixedDataset(3), tmp_path / "a.tar")
@@ -369,6 +382,7 @@ def test_index_with_a_structure_that_is_none_is_not_believed(skeleton, tmp_path)
     assert samples_of(TarArchiveDataset(path)) == samples_of(MixedDataset(3))
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("change", [
     {"runs": [[0, 5, 10**12]], "count": 10**12}, {"runs": [[0, 0, 10**12]], "count": 10**12},
     {"runs": [[9, 5, 3]]}, {"runs": [[0, 5, 4]], "count": 4}, {"runs": 5}, {"runs": [[0, 5, 2]], "count": 2},
@@ -385,6 +399,7 @@ def test_footer_that_lies_is_refused(change, tmp_path):
         TarArchiveDataset(path)
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("beside", [True, False])
 @pytest.mark.parametrize("damage", ["cut tail", "cut half", "drop"])
@@ -405,6 +420,7 @@ def test_damaged_archive_is_found_when_it_is_opened(compression, beside, damage,
         TarArchiveDataset(path)
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_flipped_byte_is_found_by_its_checksum(compression, tmp_path):
     path = convert_dataset_to_tar(BytesDataset(40), tmp_path / "a.tar", compression)
@@ -421,6 +437,7 @@ def test_flipped_byte_is_found_by_its_checksum(compression, tmp_path):
             [archive[index] for index in range(40)]
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_archive_of_another_version_is_refused(compression, tmp_path):
     about = json.dumps({"version": 99, "kind": "decoded", "compression": compression, "metadata": {}}).encode()
@@ -431,6 +448,7 @@ def test_archive_of_another_version_is_refused(compression, tmp_path):
         TarArchiveDataset(tmp_path / "a.tar")
 
 
+@pytest.mark.fault(26)
 def test_picture_that_declares_more_pixels_than_it_has_is_refused(tmp_path):
     ihdr = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))

@@ -7,10 +7,11 @@ import sys
 import time
 
 import jumping_clock
-import postgresql_server
 import pytest
+from limited_machine import trials_under
 from registry_values import decision, record
 from sqlalchemy import text
+from trial_requests import trial_request
 
 from autotune.errors import LeaseLostError, MachineBusyError
 from autotune.processes import identity, is_gone
@@ -18,6 +19,7 @@ from autotune.registry import lease_rows, open_existing, open_registry
 
 pytestmark = pytest.mark.fault
 
+NO_COMPILER = pytest.mark.skipif(jumping_clock.why_not() is not None, reason=str(jumping_clock.why_not()))
 WITHIN_S = 60
 HOLDER = """
 import sys; sys.path[:0] = sys.argv[4:]
@@ -43,22 +45,6 @@ with open_registry(*at, fence=lease) as registry:
         except LeaseLostError as error:
             print("refused", error, flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def server():
-    reason = postgresql_server.why_not()
-    if reason:
-        pytest.skip(reason)
-    with postgresql_server.running_server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def address(request, tmp_path):
-    if request.param == "sqlite":
-        return tmp_path, None
-    return tmp_path, request.getfixturevalue("server").new_database(f"leases_{tmp_path.name}".replace("-", "_")[:60])
 
 
 def holding(address, *, life_s, environ=None):
@@ -89,6 +75,7 @@ def until_free(registry, *, within_s=WITHIN_S, **settings):
             time.sleep(0.1)
 
 
+@pytest.mark.fault(14)
 def test_the_late_write_of_a_holder_that_was_frozen_past_expiry_is_refused(address):
     process = holding(address, life_s=2)
     os.kill(process.pid, signal.SIGSTOP)
@@ -108,6 +95,7 @@ def test_the_late_write_of_a_holder_that_was_frozen_past_expiry_is_refused(addre
         assert mine.record("mine") is not None
 
 
+@pytest.mark.fault(14)
 def test_the_late_write_is_refused_even_where_nobody_has_taken_the_lease(address):
     process = holding(address, life_s=1)
     os.kill(process.pid, signal.SIGSTOP)
@@ -118,6 +106,7 @@ def test_the_late_write_is_refused_even_where_nobody_has_taken_the_lease(address
     assert "not renewed in time" in told[0]
 
 
+@pytest.mark.fault(14)
 def test_a_killed_holder_of_this_machine_is_followed_at_once_and_one_elsewhere_when_its_lease_ends(address):
     process = holding(address, life_s=3)
     process.kill()
@@ -148,6 +137,7 @@ def test_a_lease_that_is_renewed_outlives_its_life_and_one_that_is_let_go_is_fre
         assert registry.acquire_lease("node", holder="you", purpose="p").token == lease.token + 1
 
 
+@pytest.mark.fault(15)
 def test_a_lease_outlives_a_clock_of_the_server_that_steps_back_and_not_another_boot(address):
     with open_registry(*address) as registry:
         lease = registry.acquire_lease("node", holder="me", purpose="p", process="mine")
@@ -163,6 +153,7 @@ def test_a_lease_outlives_a_clock_of_the_server_that_steps_back_and_not_another_
         assert registry.renew_lease(lease).token == lease.token
 
 
+@pytest.mark.fault(13)
 def test_of_many_that_come_at_once_one_holds_the_machine(address):
     open_registry(*address).close()
     script = (
@@ -197,7 +188,8 @@ def test_a_number_of_another_process_names_nobody():
     assert not is_gone(f"another-boot {namespace} {number} {int(started) + 1}")
 
 
-@pytest.mark.skipif(jumping_clock.why_not() is not None, reason=str(jumping_clock.why_not()))
+@pytest.mark.fault(15)
+@NO_COMPILER
 @pytest.mark.parametrize("jump_s", [3600, -3600])
 def test_a_jump_of_the_wall_clock_neither_ends_a_lease_nor_keeps_it(address, tmp_path, jump_s):
     environ = jumping_clock.jumping(tmp_path)
@@ -229,3 +221,21 @@ def test_reading_needs_no_lease(address):
         registry.acquire_lease("node", holder="me", purpose="p")
     with open_existing(*address) as registry:
         assert len(registry.decisions()) == 1
+
+
+@NO_COMPILER
+@pytest.mark.fault(15)
+@pytest.mark.parametrize("jump_s", [3600, -3600])
+def test_durations_of_a_trial_take_no_notice_of_a_wall_clock_that_jumps_in_its_middle(tmp_path, jump_s):
+    environ = jumping_clock.jumping(tmp_path)
+    settings = {"path": environ["CLOCK_JUMP_FILE"], "seconds": jump_s, "count": 256}
+    request = trial_request(tmp_path, "JumpsClock", settings, config={"num_workers": 1}, time_cap_s=1.0)
+    preloaded = f"export LD_PRELOAD={environ['LD_PRELOAD']} CLOCK_JUMP_FILE={environ['CLOCK_JUMP_FILE']}"
+    (jumped,) = trials_under(preloaded, [("run", request)], folder=tmp_path).answers
+    assert (tmp_path / "jump").read_text() == str(jump_s)
+    assert jumped.failure is None
+    measured, phases = jumped.measurement, jumped.measurement.phases
+    durations = [jumped.wall_s, measured.wait_p95_s, phases.build_s, phases.first_batch_s, phases.measured_s]
+    durations += [window.seconds for window in measured.windows]
+    assert all(0 <= duration < abs(jump_s) / 10 for duration in durations), durations
+    assert measured.samples_per_s > 64 / 60

@@ -1,12 +1,10 @@
 """A server commits, and the connection is gone before it says so: what is repeated then is done once (rows 6, 7)."""
 
 import contextlib
-import itertools
 import socket
 import threading
 from datetime import UTC, datetime
 
-import postgresql_server
 import pytest
 from registry_values import START, decision
 
@@ -14,9 +12,8 @@ from autotune.errors import SpecError
 from autotune.registry import open_registry
 from autotune.spec import AccessToken, LoaderConfig, QueuedStudy
 
-pytestmark = pytest.mark.fault
+pytestmark = pytest.mark.fault(6, 7)
 
-_numbers = itertools.count()
 END_OF_ONE = b"Z\x00\x00\x00\x05I"
 """ReadyForQuery outside of a transaction, as a server says after a commit."""
 
@@ -62,20 +59,11 @@ class Cutting:
         self._listening.close()
 
 
-@pytest.fixture(scope="module")
-def server():
-    reason = postgresql_server.why_not()
-    if reason:
-        pytest.skip(reason)
-    with postgresql_server.running_server() as running:
-        yield running
-
-
 @pytest.fixture
-def way(server, tmp_path):
+def way(postgresql, tmp_path):
     """A registry behind a way that can be cut, with a decision that is deployed and one that waits."""
-    cutting = Cutting(server.port)
-    url = server.new_database(f"lost_{next(_numbers)}").replace(f":{server.port}/", f":{cutting.port}/")
+    cutting = Cutting(postgresql.port)
+    url = postgresql.new_database("lost").replace(f":{postgresql.port}/", f":{cutting.port}/")
     with contextlib.closing(cutting), open_registry(tmp_path, url, wait_s=20) as registry:
         registry.save_decision(_decided(1))
         registry.save_decision(_decided(2), promotion="review")

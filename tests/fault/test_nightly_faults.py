@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 from autotune.errors import AutotuneError
 from autotune.registry import open_existing, open_registry
@@ -86,19 +86,12 @@ def place(tmp_path):
     return Place(tmp_path)
 
 
-def until(condition, what):
-    end = time.monotonic() + WITHIN_S
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.02)
-    return found
-
-
+@pytest.mark.fault(13)
 def test_a_second_night_exits_4_naming_the_holder_even_where_it_does_not_see_the_lock(place):
     place.study("one")
     first = place.start("--budget", "10m")
     try:
-        until(lambda: place.records("one", 1), "a record")
+        until(lambda: place.records("one", 1), "a record", within_s=WITHIN_S)
         second = subprocess.run(
             place.command("--budget", "10m"), env=place.environ, capture_output=True, text=True, check=False
         )
@@ -116,11 +109,12 @@ def test_a_second_night_exits_4_naming_the_holder_even_where_it_does_not_see_the
         first.wait()
 
 
+@pytest.mark.fault(4)
 def test_a_killed_night_goes_on_where_it_was_and_leaves_nothing_behind(place):
     place.study("one")
     place.study("two")
     first = place.start("--budget", "10m")
-    until(lambda: place.records("two", 2), "a record of the second study")
+    until(lambda: place.records("two", 2), "a record of the second study", within_s=WITHIN_S)
     processes = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(signal.SIGKILL)
     first.wait()
@@ -147,7 +141,7 @@ def test_a_night_that_is_told_to_end_lets_the_machine_go_and_leaves_nothing_behi
     place.study("one")
     first = place.start("--budget", "3m")
     try:
-        until(lambda: place.records("one", 1), "a record")
+        until(lambda: place.records("one", 1), "a record", within_s=WITHIN_S)
         processes = psutil.Process(first.pid).children(recursive=True)
         first.send_signal(signal.SIGTERM)
         assert first.wait(WITHIN_S) == 130

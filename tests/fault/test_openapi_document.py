@@ -15,7 +15,7 @@ from autotune.service.app import create_app
 from autotune.service.settings import Settings
 from autotune.spec import LoaderConfig
 
-pytestmark = pytest.mark.fault
+pytestmark = pytest.mark.fault(29)
 
 UNLIMITED = ("--rate", "1000000/second", "--changes", "1000000/second")
 ALL = ("read", "tune", "review")

@@ -10,7 +10,7 @@ from autotune.data.caches import CACHE_MODES
 from autotune.errors import RandomSamplesError
 from autotune.spec import LoaderConfig
 
-pytestmark = pytest.mark.fault
+pytestmark = pytest.mark.fault(33)
 
 DATASETS = (RandomDataset, *kinds.RANDOM)
 

@@ -101,6 +101,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__.strip("_"))
 def test_best_loader_warns_and_serves_the_safe_default_when_the_registry_is_damaged(tmp_path, damage):
     home = tmp_path / "home"
@@ -118,6 +119,7 @@ def test_best_loader_warns_and_serves_the_safe_default_when_the_registry_is_dama
     assert (resolution.match, resolution.config) == ("default", LoaderConfig(batch_size=5))
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize("damage", [_overwrite, _put_folder_in_its_place, _put_file_in_place_of_home])
 def test_tuner_is_told_the_path_and_what_helps_when_the_registry_cannot_be_opened(tmp_path, damage):
     home = tmp_path / "home"
@@ -127,6 +129,7 @@ def test_tuner_is_told_the_path_and_what_helps_when_the_registry_cannot_be_opene
         open_registry(home)
 
 
+@pytest.mark.fault(31)
 def test_warning_points_at_the_line_that_asked(tmp_path):
     with pytest.warns(AutotuneWarning) as caught:
         best_loader(Numbers(), home=tmp_path / "absent")
@@ -134,6 +137,7 @@ def test_warning_points_at_the_line_that_asked(tmp_path):
     assert not (tmp_path / "absent").exists()
 
 
+@pytest.mark.fault(8)
 def test_write_is_refused_after_bounded_retries_and_leaves_no_partial_row_when_sqlite_is_locked(tmp_path):
     with open_registry(tmp_path, wait_s=0.3) as registry:
         registry.save_record(record("before"))
@@ -149,6 +153,33 @@ def test_write_is_refused_after_bounded_retries_and_leaves_no_partial_row_when_s
         assert [one.key for one in registry.records("s")] == ["after", "before"]
 
 
+HOLDING = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+time.sleep(60)
+connection.execute("ROLLBACK")
+"""
+
+
+@pytest.mark.long
+@pytest.mark.fault(8)
+def test_a_lock_held_for_a_minute_is_waited_for_and_then_told_and_the_next_write_goes_through(tmp_path):
+    with open_registry(tmp_path) as registry:
+        registry.save_record(record("before"))
+        command = [sys.executable, "-c", HOLDING, str(tmp_path / "registry.db")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout.readline() == "locked\n"
+            with pytest.raises(RegistryError, match=r"registry\.db is locked"):
+                registry.save_record(record("during"), outbox=[("mlflow", "during", "{}")])
+            assert holder.poll() is None, "it was to be told while the lock is held"
+            registry.save_record(record("after"))  # waits until it is let go
+        assert [one.key for one in registry.records("s")] == ["after", "before"]
+        assert registry.outbox_pending("mlflow") == []
+
+
+@pytest.mark.fault(8)
 def test_write_goes_through_when_the_lock_is_let_go_in_time(tmp_path):
     with open_registry(tmp_path, wait_s=30) as registry:
         holder = sqlite3.connect(tmp_path / "registry.db", isolation_level=None, check_same_thread=False)
@@ -160,6 +191,7 @@ def test_write_goes_through_when_the_lock_is_let_go_in_time(tmp_path):
         assert registry.record("a") == record("a")
 
 
+@pytest.mark.fault(8)
 def test_training_reads_on_while_a_writer_holds_the_lock(tmp_path):
     dataset = Numbers()
     _fill(tmp_path, dataset)
@@ -171,6 +203,7 @@ def test_training_reads_on_while_a_writer_holds_the_lock(tmp_path):
     holder.close()
 
 
+@pytest.mark.fault(4)
 def test_killed_writer_leaves_whole_transactions_only(tmp_path):
     script = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
@@ -194,6 +227,7 @@ def test_killed_writer_leaves_whole_transactions_only(tmp_path):
         registry.save_record(record("later"))
 
 
+@pytest.mark.fault(6)
 @pytest.mark.skipif(postgresql_server.why_not() is not None, reason=str(postgresql_server.why_not()))
 def test_measurement_is_kept_once_when_postgresql_stops_and_comes_back(tmp_path):
     with postgresql_server.running_server() as server:
@@ -215,12 +249,14 @@ def test_measurement_is_kept_once_when_postgresql_stops_and_comes_back(tmp_path)
             assert best_loader(Numbers(), home=tmp_path, environ=environ).num_workers == 0
 
 
+@pytest.mark.fault(31)
 def test_wrong_use_is_refused_whether_or_not_there_is_a_registry(tmp_path):
     for arguments in ({"num_workers": 0, "prefetch_factor": 2}, {"archive": "zip"}, {"batch_size": 0}):
         with pytest.raises(AutotuneError):
             best_loader(Numbers(), home=tmp_path, **arguments)
 
 
+@pytest.mark.fault(31)
 def test_registry_is_read_where_its_folder_cannot_be_written(tmp_path):
     home = tmp_path / "home"
     _fill(home)

@@ -54,6 +54,7 @@ def assert_clean(limited):
 # Shared memory of 64 MB
 
 
+@pytest.mark.fault(16)
 def test_prefetched_batches_beyond_shared_memory_are_predicted_before_and_inside_the_process(tmp_path):
     wrapper, setup = in_small_shared_memory("64m")
     config = {"num_workers": 2, "prefetch_factor": 4, "batch_size": 16}
@@ -76,6 +77,7 @@ def test_prefetched_batches_beyond_shared_memory_are_predicted_before_and_inside
     assert_clean(limited)
 
 
+@pytest.mark.fault(16)
 def test_a_trial_that_fills_shared_memory_is_infeasible_for_that_reason_and_the_next_one_is_clean(tmp_path):
     wrapper, setup = in_small_shared_memory("64m")
     slow = {"consumer": Consumer(kind="emulated", step_ms=300.0)}  # so that the workers run ahead
@@ -101,6 +103,7 @@ confirm_time_cap_s: 0.2
 """
 
 
+@pytest.mark.fault(16)
 @pytest.mark.slow
 def test_a_study_spends_no_process_on_what_shared_memory_cannot_hold(tmp_path):
     wrapper, setup = in_small_shared_memory("64m")
@@ -123,6 +126,7 @@ def test_a_study_spends_no_process_on_what_shared_memory_cannot_hold(tmp_path):
 # 64 file descriptors
 
 
+@pytest.mark.fault(17)
 def test_with_64_file_descriptors_the_reason_is_given_and_the_next_trial_is_clean(tmp_path):
     many = {"num_workers": 8, "batch_size": 1, "prefetch_factor": 32}
     greedy = trial_request(tmp_path, "Plain", {"count": 8192}, config=many)
@@ -152,6 +156,7 @@ def test_a_long_folder_for_temporary_files_leaves_workers_room_for_their_sockets
 # A limit of host memory
 
 
+@pytest.mark.fault(18)
 def test_a_trial_beyond_the_groups_memory_is_infeasible_by_the_kernels_count_and_its_parent_lives(tmp_path):
     limit = str(GIB)
     with control_group(
@@ -191,6 +196,7 @@ def _cuda():
     return torch.cuda.device_count() > 0
 
 
+@pytest.mark.fault(19)
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.skipif("not _cuda()", reason="there is no CUDA device")
@@ -216,6 +222,7 @@ def test_a_step_beyond_the_limit_of_device_memory_is_infeasible_and_the_next_tri
 # A quota of one and a half CPUs
 
 
+@pytest.mark.fault(20)
 def test_a_quota_of_one_and_a_half_cpus_counts_as_one_and_throttling_is_recorded(tmp_path):
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("a quota of 1.5 CPUs limits nobody on one CPU")
@@ -262,6 +269,7 @@ class NoisyInTheRace(BusyNeighbour):
         self.work() if self.ran // 2 % 2 else self.rest()
 
 
+@pytest.mark.fault(21)
 @pytest.mark.long
 def test_a_noisy_neighbour_in_half_of_the_race_is_noticed_and_nothing_is_promoted(tmp_path):
     spec = spec_from_fields({

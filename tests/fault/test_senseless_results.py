@@ -24,7 +24,7 @@ from autotune.spec import LoaderConfig
 from autotune.spec.study_file import spec_from_fields
 from autotune.trial import LocalRunner
 
-pytestmark = pytest.mark.fault
+pytestmark = pytest.mark.fault(30)
 
 SMALL_SPACE = {
     "batch_size": [2, 64],

@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import itertools
 import os
 import signal
 import subprocess
@@ -13,7 +12,6 @@ import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
-import postgresql_server
 import psutil
 import pytest
 from registry_values import Numbers, decision_here
@@ -25,25 +23,6 @@ from autotune.resolve.resolution import AutotuneWarning
 from autotune.spec import LoaderConfig
 
 pytestmark = pytest.mark.fault
-
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def server():
-    reason = postgresql_server.why_not()
-    if reason:
-        pytest.skip(reason)
-    with postgresql_server.running_server() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def place(request, tmp_path):
-    """Home folder and database of a service."""
-    if request.param == "sqlite":
-        return tmp_path, None
-    return tmp_path, request.getfixturevalue("server").new_database(f"faults_{next(_numbers)}")
 
 
 def _environ(service, token):
@@ -63,6 +42,7 @@ def _kill(service):
     service.kill()
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize("end", [_kill, _freeze], ids=["killed", "frozen"])
 def test_training_starts_with_the_last_answer_or_the_default_when_the_service_is_gone(tmp_path, end):
     place, dataset = (tmp_path / "service", None), Numbers()
@@ -99,6 +79,7 @@ def test_rank_zero_alone_asks_in_a_process_group(tmp_path):
     assert 'autotune_requests_total{method="GET",path="/v1/best",status="200"} 1.0' in figures
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize(
     "ranks",
     [{"TORCHELASTIC_RUN_ID": "r", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}, {"WORLD_SIZE": "2"}],
@@ -170,8 +151,8 @@ def _kept(home, url):
         return {one.key: one.study for one in registry.queued_studies()}
 
 
-def test_every_study_that_was_acknowledged_is_kept_when_the_service_is_killed_under_load(place, tmp_path):
-    home, url = place
+def test_every_study_that_was_acknowledged_is_kept_when_the_service_is_killed_under_load(address, tmp_path):
+    home, url = address
     token = add_token(home, url, scopes=("read", "tune"))
     load = Load(tmp_path / "studies", token)
     with running_service(home, url, *load.arguments) as service, load.on(service, enough=20):
@@ -185,15 +166,16 @@ def test_every_study_that_was_acknowledged_is_kept_when_the_service_is_killed_un
     assert {one["key"] for one in found["queue"]} == set(kept)
 
 
-def test_every_study_that_was_acknowledged_is_kept_when_the_database_is_killed_under_load(server, tmp_path):
-    home, url = tmp_path, server.new_database(f"faults_{next(_numbers)}")
+@pytest.mark.fault(6)
+def test_every_study_that_was_acknowledged_is_kept_when_the_database_is_killed_under_load(postgresql, tmp_path):
+    home, url = tmp_path, postgresql.new_database("faults")
     token = add_token(home, url, scopes=("read", "tune"))
     load = Load(tmp_path / "studies", token)
     with running_service(home, url, *load.arguments) as service:
         with load.on(service, enough=20):
-            server.stop()
+            postgresql.stop()
             before = dict(load.acknowledged)
-            server.start()
+            postgresql.start()
         service.until(200, "/healthz")
         kept = _kept(home, url)
         assert {key: kept.get(key) for key in load.acknowledged} == load.acknowledged
@@ -206,14 +188,15 @@ def _asked(dataset, **pins):
     return {"question": question_of(dataset, pins, study=None, consumer=None, environ={}).sendable().to_json()}
 
 
-def test_service_goes_on_when_its_database_was_stopped_and_started_again(server, tmp_path):
-    place, dataset = (tmp_path, server.new_database(f"faults_{next(_numbers)}")), Numbers()
+@pytest.mark.fault(6)
+def test_service_goes_on_when_its_database_was_stopped_and_started_again(postgresql, tmp_path):
+    place, dataset = (tmp_path, postgresql.new_database("faults")), Numbers()
     _deploy(place, dataset, num_workers=1)
     token = add_token(*place)
     with running_service(*place) as service:
         _, _, before = service.get("/v1/best", token, **_asked(dataset))
         assert before["config"]["num_workers"] == 1
-        server.stop()
+        postgresql.stop()
         try:
             assert service.until(503, "/healthz")[1]["Retry-After"]
             # what it knows it still says for a while, and what it does not know it says so
@@ -225,18 +208,19 @@ def test_service_goes_on_when_its_database_was_stopped_and_started_again(server,
                 told = best_config(dataset, home=tmp_path / "t", environ=_environ(service, token), batch_size=3)
             assert told.match == "default"
         finally:
-            server.start()
+            postgresql.start()
         service.until(200, "/healthz")
         assert service.until(200, "/v1/best", token, **_asked(dataset, batch_size=3))[2]["match"] != "default"
 
 
-def test_service_answers_while_its_database_hangs_and_after_it(server, tmp_path):
-    place, dataset = (tmp_path, server.new_database(f"faults_{next(_numbers)}")), Numbers()
+@pytest.mark.fault(7)
+def test_service_answers_while_its_database_hangs_and_after_it(postgresql, tmp_path):
+    place, dataset = (tmp_path, postgresql.new_database("faults")), Numbers()
     _deploy(place, dataset, num_workers=1)
     token = add_token(*place)
     with running_service(*place) as service:
         _, _, before = service.get("/v1/best", token, **_asked(dataset))
-        frozen = _processes(server)
+        frozen = _processes(postgresql)
         for process in frozen:
             process.suspend()
         try:
@@ -255,16 +239,17 @@ def _processes(server):
     return [first, *first.children(recursive=True)]
 
 
-def test_token_that_is_revoked_while_the_database_is_away_opens_nothing_once_it_is_back(server, tmp_path):
-    place = (tmp_path, server.new_database(f"faults_{next(_numbers)}"))
+@pytest.mark.fault(6)
+def test_token_that_is_revoked_while_the_database_is_away_opens_nothing_once_it_is_back(postgresql, tmp_path):
+    place = (tmp_path, postgresql.new_database("faults"))
     token = add_token(*place, name="gone")
     with running_service(*place) as service:
         service.until(200, "/v1/studies", token)
-        server.stop()
+        postgresql.stop()
         try:
             service.until(503, "/healthz")
         finally:
-            server.start()
+            postgresql.start()
         with open_registry(*place) as registry:
             registry.revoke_token("gone", at=datetime.now(UTC))
         service.until(401, "/v1/studies", token)

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from limited_machine import limited_environ
 
+from autotune.compose import places, tune_study
 from autotune.registry import open_registry
 from autotune.spec import (
     DatasetSource,
@@ -22,6 +24,7 @@ from autotune.spec import (
     TrialRecord,
     Workload,
 )
+from autotune.spec.study_file import spec_from_fields
 from autotune.tracking.mlflow_listener import TOPIC, MlflowListener, default_tracking_uri
 
 pytestmark = pytest.mark.fault
@@ -125,6 +128,7 @@ def broken():
 FAULTS = {"refused": refusing, "sleeps": sleeping, "error 500": broken}
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_events_are_kept_while_the_server_fails_and_told_once_it_works(fault, tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
@@ -151,6 +155,43 @@ def test_events_are_kept_while_the_server_fails_and_told_once_it_works(fault, tm
     assert trial_keys(uri) == [f"{number:032x}" for number in range(4)]
 
 
+def told_trials(uri, study):
+    """Give the keys of the trials that MLflow has runs of."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([client.get_experiment_by_name(study).experiment_id], max_results=1000)
+    return sorted(run.data.tags["autotune.trial_key"] for run in runs if run.data.tags["autotune.role"] == "trial")
+
+
+@pytest.mark.slow
+@pytest.mark.fault(9)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_study_measures_and_decides_while_the_server_fails_and_is_told_of_once_it_works(fault, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    spec = spec_from_fields({
+        "name": "untold",
+        "dataset": {"factory": "trial_datasets:Plain", "arguments": {"count": 64, "work_ms": 0.2}},
+        "device": "cpu",
+        "budget": {"time": "5s", "trials": 3},
+        "space": {"batch_size": 8, "num_workers": [0, 1], "prefetch_factor": 2, "cache": "none", "archive": "files"},
+        "time_cap_s": 0.2,
+        "confirm_time_cap_s": 0.2,
+    })  # fmt: skip
+    with FAULTS[fault]() as (port, _):
+        environ = {**limited_environ(tmp_path), "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+        summary = tune_study(spec, at=places(tmp_path, environ=environ))
+    assert summary.outcome in {"gain", "nothing_to_gain", "undecided"}
+    uri = default_tracking_uri(tmp_path)
+    with open_registry(tmp_path) as registry:
+        records = registry.records("untold")
+        assert all(one.measurement is not None for one in records)
+        assert MlflowListener(registry, tracking_uri=uri, artifact_root=tmp_path / "artifacts").finish() == 0
+    assert told_trials(uri, "untold") == sorted(one.key for one in records)
+
+
+@pytest.mark.fault(9)
 def test_default_time_outs_apply_when_the_user_has_set_none(tmp_path):
     clock = Clock()
     with open_registry(tmp_path) as registry, refusing() as (port, _):
@@ -159,6 +200,7 @@ def test_default_time_outs_apply_when_the_user_has_set_none(tmp_path):
         assert listener.finish() == 1
 
 
+@pytest.mark.fault(9)
 def test_database_that_is_locked_or_no_database_holds_nothing_up(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"this is no database" * 100)
     with open_registry(tmp_path) as registry:
@@ -195,6 +237,7 @@ with open_registry(home) as registry:
 """
 
 
+@pytest.mark.fault(5)
 @pytest.mark.parametrize(
     "where",
     [

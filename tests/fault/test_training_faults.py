@@ -18,7 +18,7 @@ from autotune.training import Callback
 from autotune.training.callbacks import CheckpointingCallback
 from autotune.training.checkpoints import read_checkpoint
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.usefixtures("one_thread")]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 KILLS = 6
@@ -31,14 +31,6 @@ WRITER = """
         write_checkpoint(sys.argv[1], {"count": count, "numbers": numbers + count})
         print(count, flush=True)
 """
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def names_in(folder):
@@ -180,6 +172,7 @@ class Broken(TensorDataset):
         return super().__getitem__(index)
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_sample_that_cannot_be_read_is_named_by_its_path(workers):
     tall = heights(9)

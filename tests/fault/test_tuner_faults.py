@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import optuna
 import psutil
 import pytest
 from optuna.trial import TrialState
+from waiting import until
 
 from autotune.errors import AutotuneError
 from autotune.registry import open_existing
@@ -58,14 +58,6 @@ def environ(folder):
     return {**kept, **ours, "COLUMNS": "200", "NO_COLOR": "1"}
 
 
-def until(condition, what):
-    end = time.monotonic() + WITHIN_S
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.02)
-    return found
-
-
 def records_of(home):
     with open_existing(home) as registry:
         return registry.records("killed")
@@ -100,10 +92,10 @@ def killed(tmp_path_factory):
     with subprocess.Popen(
         command(folder), env=environ(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as tuner:
-        until(lambda: trial_processes(tuner.pid), "the first process")
+        until(lambda: trial_processes(tuner.pid), "the first process", within_s=WITHIN_S)
         second = subprocess.run(command(folder), env=environ(folder), capture_output=True, text=True, check=False)
-        until(lambda: saved(home, 2), "two records")
-        processes = until(lambda: trial_processes(tuner.pid), "a trial in progress")
+        until(lambda: saved(home, 2), "two records", within_s=WITHIN_S)
+        processes = until(lambda: trial_processes(tuner.pid), "a trial in progress", within_s=WITHIN_S)
         tuner.send_signal(signal.SIGKILL)
         tuner.wait()
     records = records_of(home)
@@ -130,20 +122,24 @@ def optuna_trials(home):
     return optuna.load_study(study_name="killed", storage=storage).get_trials()
 
 
+@pytest.mark.fault(13)
 def test_a_second_tuner_exits_4_naming_the_first(killed):
     assert killed.second.returncode == 4
     assert f"process {killed.pid} (study killed" in killed.second.stderr
     assert killed.second.stdout == ""
 
 
+@pytest.mark.fault(4)
 def test_server_and_trials_end_by_themselves_when_the_tuner_is_killed(killed):
     assert killed.survivors == []
 
 
+@pytest.mark.fault(4)
 def test_the_killed_trial_leaves_no_folder_for_temporary_files(killed):
     assert list(killed.temporary.glob("autotune-trial-*")) == []
 
 
+@pytest.mark.fault(4)
 def test_finished_trials_are_kept_and_none_stays_running(killed, resumed):
     assert len(killed.records) >= 2
     assert len(killed.running) == 1, "the tuner was not killed in mid-trial"
@@ -156,12 +152,14 @@ def test_finished_trials_are_kept_and_none_stays_running(killed, resumed):
     assert len(searched) == len(set(searched)), "a finished trial was measured again"
 
 
+@pytest.mark.fault(4)
 def test_every_trial_that_optuna_knows_as_complete_has_its_record(killed, resumed):
     keys = {record.key for record in records_of(killed.home)}
     complete = [trial for trial in optuna_trials(killed.home) if trial.state == TrialState.COMPLETE]
     assert {trial.user_attrs[KEY] for trial in complete if KEY in trial.user_attrs} <= keys
 
 
+@pytest.mark.fault(5)
 def test_mlflow_has_exactly_one_run_for_each_trial_and_one_for_the_study(killed, resumed):
     from mlflow import MlflowClient
 
@@ -174,6 +172,7 @@ def test_mlflow_has_exactly_one_run_for_each_trial_and_one_for_the_study(killed,
     assert [run.info.status for run in studies] == ["FINISHED"]
 
 
+@pytest.mark.fault(4)
 def test_the_resumed_run_leaves_no_process_and_no_lock(killed, resumed):
     assert not list(killed.temporary.glob("*.holder"))
     mine = [process for process in psutil.process_iter(["cmdline"]) if str(killed.home) in str(process.info["cmdline"])]

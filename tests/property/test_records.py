@@ -191,7 +191,7 @@ HEADERS = [
 ]
 
 
-@pytest.mark.fault
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("number", range(len(HEADERS)))
 @pytest.mark.parametrize("data", [b"", bytes(64)], ids=["empty", "zeros"])
 def test_hostile_header_is_damaged_before_memory_is_taken(number, data):

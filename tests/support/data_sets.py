@@ -199,6 +199,15 @@ def write_raster(path, pixels, nodata=None, **options):
     return path
 
 
+def write_vast_raster(path):
+    """Write a GeoTIFF of a few bytes that claims to have 3.6 TiB of pixels."""
+    with rasterio.open(
+        path, "w", driver="GTiff", width=1_000_000, height=1_000_000, count=1, dtype="float32", sparse_ok=True,
+        bigtiff="yes", tiled=True, blockxsize=16_384, blockysize=16_384,
+    ):  # fmt: skip
+        return path
+
+
 def write_files(folder, count=5):
     """Write small files and give their paths."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Datasets that online loaders read in tests: numbers that can be told apart, slow, broken or deadly."""
+"""Online loaders of tests, and what they read: numbers that can be told apart, slow, broken or deadly."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 import autotune
 from autotune.data.stages import StagedDataset
@@ -113,3 +113,31 @@ def report_in_group(rank, store):
     finally:
         torch.distributed.destroy_process_group()
     return loader.report.outcome, loader.report.why, len(loader.report.segments)
+
+
+SHORT = {"segment_batches": 1, "settings": [{"num_workers": 1, "prefetch_factor": 1}, {"num_workers": 2}]}
+"""A plan that tries two settings within some dozen batches."""
+
+
+def seeded(seed=7):
+    return torch.Generator().manual_seed(seed)
+
+
+def online(dataset, **arguments):
+    return autotune.online_loader(dataset, **{"batch_size": 2, **SHORT, **arguments})
+
+
+def plain_epochs(dataset, epochs, *, first=0, **arguments):
+    """Give what a plain loader gives, epoch by epoch."""
+    loader = DataLoader(dataset, **{"batch_size": 2, **arguments})
+    found = []
+    for epoch in range(first, first + epochs):
+        dataset.set_epoch(epoch)
+        found.append(list(loader))
+    return found
+
+
+def assert_same(found, expected):
+    assert [len(epoch) for epoch in found] == [len(epoch) for epoch in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))

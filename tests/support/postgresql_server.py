@@ -1,6 +1,7 @@
 """A real PostgreSQL server in a temporary folder, where its programs are installed."""
 
 import contextlib
+import itertools
 import os
 import pwd
 import shutil
@@ -36,6 +37,7 @@ class Server:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.data = self.folder / "data"
+        self._numbers = itertools.count()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -56,7 +58,9 @@ class Server:
     def stop(self):
         self._run("pg_ctl", "-D", str(self.data), "-w", "-m", "immediate", "stop")
 
-    def new_database(self, name):
+    def new_database(self, name="database"):
+        """Make an empty database whose name begins so, and give its address."""
+        name = f"{name}_{next(self._numbers)}"
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "tester", name)
         return f"postgresql://tester@127.0.0.1:{self.port}/{name}"
 

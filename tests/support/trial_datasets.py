@@ -64,6 +64,22 @@ class SignalsWorker(Plain):
         return super().__getitem__(index)
 
 
+class JumpsClock(Plain):
+    """The wall clock jumps once, in the middle of a measurement; see `jumping_clock`."""
+
+    def __init__(self, path, seconds, **settings):
+        super().__init__(**settings)
+        self.path = path
+        self.seconds = seconds
+
+    def __getitem__(self, index):
+        if index == self.count // 2 and not Path(self.path).exists():
+            before = time.time()
+            Path(self.path).write_text(str(self.seconds))
+            assert abs(time.time() - before - self.seconds) < 60, "the clock did not jump"
+        return super().__getitem__(index)
+
+
 class KillsTrial(Plain):
     """The trial process kills itself while the dataset is built, in every process or only the first time."""
 

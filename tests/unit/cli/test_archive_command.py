@@ -248,7 +248,7 @@ def test_remove_leaves_an_archive_that_is_open_and_exits_1(archive):
     assert opened.dataset[0] is not None
 
 
-@pytest.mark.fault
+@pytest.mark.fault(31)
 def test_a_damaged_registry_hides_only_what_is_deployed(archive):
     archive.deploy(LoaderConfig(archive="npy"))
     archive("build", "small.yaml")

@@ -92,7 +92,7 @@ def test_wrong_settings_are_refused(raster):
             GapMaskDataset([raster], **wrong)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_raster_truncated_after_the_start_gives_an_error_with_its_path(tmp_path):
     path = write_raster(tmp_path / "chm.tif", np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32))
     dataset = GapMaskDataset([path], window=16)

@@ -210,6 +210,7 @@ def test_eager_reads_later_what_has_no_room(folder):
     assert 0 < gone < COUNT
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streaming_gives_every_sample_once(folder, workers):
     dataset = ImageDataset(folder, SIZE, None, LoadingMode.STREAMING)
@@ -221,6 +222,7 @@ def test_streaming_gives_every_sample_once(folder, workers):
     assert dataset._recent is None
 
 
+@pytest.mark.fault(12)
 def test_streaming_can_read_an_archive(folder, tmp_path):
     dataset = ImageDataset(folder, SIZE, None, "streaming")
     streamed = dataset.loaded(tmp_path / "archives")
@@ -263,7 +265,7 @@ def test_other_decoder_is_a_copy_that_keeps_nothing(folder, mode):
     assert samples_equal(all_of(dataset), expected)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("mode", ["lazy", "cached"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_image_in_the_middle_of_an_epoch_is_raised_with_its_path(damaged, workers, mode):
@@ -280,7 +282,7 @@ def test_broken_image_in_the_middle_of_an_epoch_is_raised_with_its_path(damaged,
         batches._shutdown_workers()  # else torch waits 5 s for each of them when a collection finds the loader
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("mode", ["lazy", "eager", "cached"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_image_is_left_out_and_counted_once(damaged, mode, workers, caplog):
@@ -301,7 +303,7 @@ def test_broken_image_is_left_out_and_counted_once(damaged, mode, workers, caplo
     assert samples_equal(kept, [whole[index][0] for index in range(COUNT) if index != BROKEN])
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("mode", ["lazy", "eager", "cached"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_image_is_replaced_by_the_next_one(damaged, mode, workers):
@@ -315,7 +317,7 @@ def test_broken_image_is_replaced_by_the_next_one(damaged, mode, workers):
     assert str(damaged / "cat" / f"{BROKEN}.png") in dataset.broken_files
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_streaming_leaves_broken_images_out(damaged):
     dataset = ImageDataset(damaged, SIZE, None, "streaming", on_broken="skip")
     assert len(list(dataset.loaded())) == COUNT - 1
@@ -325,7 +327,7 @@ def test_streaming_leaves_broken_images_out(damaged):
         list(ImageDataset(damaged, SIZE, None, "streaming").loaded())
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_batch_without_a_readable_image_names_its_files(damaged):
     dataset = ImageDataset(damaged, SIZE, on_broken="skip")
     for collate in (None, CustomCollateFn.image_collate):
@@ -333,7 +335,7 @@ def test_batch_without_a_readable_image_names_its_files(damaged):
             list(DataLoader(dataset, batch_size=1, collate_fn=collate))
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_dataset_of_broken_images_alone_is_an_error(damaged):
     for path in damaged.rglob("*.png"):
         path.write_bytes(b"no image")
@@ -341,7 +343,7 @@ def test_dataset_of_broken_images_alone_is_an_error(damaged):
         ImageDataset(damaged, SIZE, on_broken="substitute")[3]
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_broken_images_behind_caches_and_archives(damaged, tmp_path):
     replaced = ImageDataset(damaged, SIZE, on_broken="substitute")
     for config in (LoaderConfig(cache="memory"), LoaderConfig(archive="npy"), LoaderConfig(archive="tar")):

@@ -194,7 +194,7 @@ def test_sample_that_cannot_be_given_back_is_refused(tmp_path):
         FORMAT.build(Listed([1, object()]), tmp_path)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 @pytest.mark.parametrize("dataset", [MixedDataset(), BytesDataset(), Large()])
 def test_file_cut_off_anywhere_is_damaged_when_nobody_checked_it(dataset, tmp_path):
     built(tmp_path, dataset)
@@ -206,7 +206,7 @@ def test_file_cut_off_anywhere_is_damaged_when_nobody_checked_it(dataset, tmp_pa
             FORMAT.open(tmp_path)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 def test_file_cut_off_after_it_was_opened_is_damaged(tmp_path):
     for dataset in (MixedDataset(), BytesDataset()):
         opened = built(tmp_path, dataset)
@@ -219,7 +219,7 @@ def test_file_cut_off_after_it_was_opened_is_damaged(tmp_path):
             opened[0]
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 @pytest.mark.parametrize("dataset", [MixedDataset(5), BytesDataset(5)])
 def test_flipped_byte_gives_an_error_or_other_samples_and_never_ends_the_process(dataset, tmp_path):
     opened = built(tmp_path, dataset)
@@ -256,7 +256,7 @@ def layout_text(dtype, shape):
     return {"data": np.frombuffer(text, np.uint8)}
 
 
-@pytest.mark.fault
+@pytest.mark.fault(27)
 def test_pickles_and_objects_are_never_read(tmp_path):
     built(tmp_path, MixedDataset())
     path, canary = tmp_path / "samples.h5", tmp_path / "canary"
@@ -308,7 +308,7 @@ def test_huge_or_foreign_shapes_are_refused_before_memory_is_taken(datasets, tmp
     assert most < 2_000_000
 
 
-@pytest.mark.fault
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("extent", [(-1, 5), (0, -1), (0, 0), (0, 2**62), (2**62, 2**62), (5, 60)])
 def test_extents_outside_the_data_are_refused(extent, tmp_path):
     opened = built(tmp_path, BytesDataset())
@@ -320,7 +320,7 @@ def test_extents_outside_the_data_are_refused(extent, tmp_path):
     assert samples_equal(opened[4], BytesDataset()[4])
 
 
-@pytest.mark.fault
+@pytest.mark.fault(25)
 def test_data_in_another_file_is_never_followed(tmp_path):
     built(tmp_path, Listed([np.arange(8)] * 3))
     secret = tmp_path / "secret.bin"

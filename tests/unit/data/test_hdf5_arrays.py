@@ -166,7 +166,7 @@ def test_what_gives_no_samples_is_told(path, name, told):
         HDF5Dataset(path, [])
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_files_that_are_no_hdf5_are_told(path, tmp_path):
     (tmp_path / "text.h5").write_text("no HDF5")
     (tmp_path / "cut.h5").write_bytes(path.read_bytes()[:3000])
@@ -186,7 +186,7 @@ def unreadable(path, number):
         made.write_direct_chunk((0,), bytes(16), 0)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize(("number", "told"), [(32999, "filter 32999"), (32001, r"filter 32001 \(blosc\)")])
 def test_unknown_compression_filter_is_named(tmp_path, number, told):
     place = tmp_path / "squeezed.h5"
@@ -207,7 +207,7 @@ def test_filter_that_was_left_out_in_writing_is_no_error(tmp_path):
     assert [int(row) for row in all_of(HDF5Dataset(place))] == [0, 1, 2, 3]
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_damaged_chunk_is_a_broken_sample(path):
     with h5py.File(path) as file:
         where = file["data"].id.get_chunk_info(2)
@@ -226,7 +226,7 @@ def test_damaged_chunk_is_a_broken_sample(path):
     assert torch.equal(replaced[9], torch.from_numpy(VALUES[12]))
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_file_that_goes_away_is_told(path):
     dataset = HDF5Dataset(path)
     path.unlink()
@@ -234,7 +234,7 @@ def test_file_that_goes_away_is_told(path):
         dataset[0]
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("name", ["data", "plain", ["data", "names"]])
 def test_rows_that_were_taken_away_are_told_and_end_no_loop(path, name):
     left, told = (HDF5Dataset(path, name, on_broken=policy) for policy in ("substitute", "raise"))
@@ -250,7 +250,7 @@ def test_rows_that_were_taken_away_are_told_and_end_no_loop(path, name):
     assert left.broken_samples == tuple(range(CHUNK, ROWS))
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_rows_that_became_others_are_told(path):
     dataset = HDF5Dataset(path, "plain")
     texts = HDF5Dataset(path, "labels")

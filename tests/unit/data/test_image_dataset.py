@@ -188,7 +188,7 @@ def jpeg_claiming(data, width, height):
     return data[: start + 5] + struct.pack(">HH", height, width) + data[start + 9 :]
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_no_whole_image_is_an_error_with_its_path(tmp_path, name):
@@ -222,7 +222,7 @@ def test_what_is_no_whole_image_is_an_error_with_its_path(tmp_path, name):
     assert MAX_PIXELS == Image.MAX_IMAGE_PIXELS
 
 
-@pytest.mark.fault
+@pytest.mark.fault(26)
 def test_file_too_large_to_be_an_image_is_not_read(tmp_path):
     path = tmp_path / "a.jpg"
     with path.open("wb") as file:

@@ -188,7 +188,7 @@ class Broken(MixedDataset):
         raise ValueError("no such luck")
 
 
-@pytest.mark.fault
+@pytest.mark.fault(30)
 def test_empty_and_broken_datasets_are_refused():
     for empty in (MixedDataset(0), EmptyIterable()):
         with pytest.raises(DatasetError, match="empty"):
@@ -199,7 +199,7 @@ def test_empty_and_broken_datasets_are_refused():
         inspect_dataset(MixedDataset(), MACHINE, collate_fn=lambda _: 1 / 0)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_unreadable_sample_is_named(tmp_path):
     paths = write_files(tmp_path, 1)
 

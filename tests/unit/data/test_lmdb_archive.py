@@ -163,7 +163,7 @@ except ArchiveDamagedError:
 """
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 def test_file_cut_off_anywhere_is_damaged_when_nobody_checked_it(tmp_path):
     built(tmp_path, MixedDataset(200))
     command = [sys.executable, "-c", READER, str(tmp_path)]
@@ -184,14 +184,14 @@ except OSError as error:
 """
 
 
-@pytest.mark.fault
+@pytest.mark.fault(10)
 def test_write_that_fails_is_an_error_of_the_system(tmp_path):
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     ended = subprocess.run(command, env=support_environment(), capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (0, "OSError True\n"), ended.stderr
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 def test_file_of_another_count_is_damaged(tmp_path):
     opened = built(tmp_path, MixedDataset())
     manifest = tmp_path / "manifest.json"
@@ -202,7 +202,7 @@ def test_file_of_another_count_is_damaged(tmp_path):
         opened[0]
 
 
-@pytest.mark.fault
+@pytest.mark.fault(23)
 def test_file_that_is_none_of_the_librarys_is_damaged(tmp_path):
     built(tmp_path, MixedDataset())
     path = tmp_path / "samples.lmdb"

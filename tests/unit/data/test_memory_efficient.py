@@ -250,7 +250,7 @@ def test_images_are_kept_small_and_transformed_anew(tmp_path):
     assert seen == [(9, 8)] * 6
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_broken_files_follow_the_policy(arrays):
     (arrays / "a" / "04.npy").write_bytes(b"\x93NUMPY damaged")
     np.savez(arrays / "b" / "zip", a=np.arange(3))

@@ -59,7 +59,7 @@ def test_ends_of_names_may_be_in_capitals(folder):
     assert len(NpyDataset(folder)) == 4
 
 
-@pytest.mark.fault
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("count", [TIB, 2**62, 2**61 + 1, 9])
 def test_size_that_a_header_only_claims_is_not_believed(folder, count):
     (folder / "a" / "1.npy").write_bytes(claiming(count))
@@ -71,14 +71,14 @@ def test_size_that_a_header_only_claims_is_not_believed(folder, count):
         NpyDataset(folder / "a" / "1.npy")
 
 
-@pytest.mark.fault
+@pytest.mark.fault(26)
 def test_file_above_the_limit_is_not_read(folder, monkeypatch):
     monkeypatch.setattr(npy_files, "MAX_ARRAY_BYTES", 100)
     with pytest.raises(SampleError, match=r"a/0\.npy: the file has .* at most"):
         NpyDataset(folder)[0]
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("gone", [True, False])
 def test_one_file_that_goes_away_or_changes_follows_the_policy(tmp_path, gone):
     path = tmp_path / "rows.npy"

@@ -105,7 +105,7 @@ def test_hidden_texts_are_left_out(folder):
     assert len(TextDataset(folder)) == 3
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_text_that_became_shorter_is_told(file):
     dataset = TextDataset(file)
     with file.open("r+b") as opened:
@@ -156,7 +156,7 @@ def test_tokenizer_that_gives_no_ids_is_told_with_the_file(file, wrong):
             read(0)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_text_that_is_not_utf8_names_file_and_line(tmp_path):
     path = tmp_path / "bad.txt"
     path.write_bytes(b"good\n\nbad \xff\ngood\n")
@@ -173,7 +173,7 @@ def test_text_that_is_not_utf8_names_file_and_line(tmp_path):
     assert samples_equal(replaced[1], replaced[2])
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_byte_that_is_not_utf8_is_named_behind_a_mark_of_byte_order(tmp_path):
     path = tmp_path / "marked.txt"
     path.write_bytes(b"\xef\xbb\xbfab\n\nc\xfe")
@@ -181,7 +181,7 @@ def test_byte_that_is_not_utf8_is_named_behind_a_mark_of_byte_order(tmp_path):
         TextDataset(path, unit="file")[0]
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_text_that_is_gone_or_too_large_is_told(file, monkeypatch):
     dataset = TextDataset(file, unit="file")
     monkeypatch.setattr(texts, "MAX_TEXT_BYTES", 100)

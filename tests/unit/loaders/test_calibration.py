@@ -203,7 +203,7 @@ class Broken(Dataset):
         raise OSError(5, "Input/output error", f"/drive/{index}.tif")
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.slow
 def test_a_dataset_that_cannot_be_read_is_served_and_fails_with_its_own_error(tmp_path):
     with pytest.warns(AutotuneWarning, match="Input/output error"):
@@ -212,7 +212,7 @@ def test_a_dataset_that_cannot_be_read_is_served_and_fails_with_its_own_error(tm
         next(iter(loader))
 
 
-@pytest.mark.fault
+@pytest.mark.fault(30)
 def test_an_empty_dataset_gives_no_batch(tmp_path):
     with pytest.warns(AutotuneWarning, match="empty"):
         loader = create_calibrated_dataloader(TensorDataset(torch.zeros(0, 3)), home=tmp_path, progress=False)

@@ -483,7 +483,7 @@ def photos(tmp_path):
     return tmp_path
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("mode", ["lazy", "eager", "cached", "streaming"])
 @pytest.mark.parametrize("workers", [0, 1, None])
 def test_broken_images_are_left_out_and_counted(photos, mode, workers):
@@ -497,7 +497,7 @@ def test_broken_images_are_left_out_and_counted(photos, mode, workers):
     assert loader.get_stats()["broken_files"] == 2
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("mode", ["lazy", "cached", "streaming"])
 def test_broken_images_are_replaced(photos, mode):
     dataset = ImageDataset(photos, 8, None, mode, on_broken="substitute")
@@ -508,7 +508,7 @@ def test_broken_images_are_replaced(photos, mode):
     assert len(dataset.broken_files) == 2
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("workers", [0, 1, None])
 def test_broken_images_inside_a_subset_are_left_out_and_counted(photos, workers):
     subset = Subset(ImageDataset(photos, 8, on_broken="skip"), [5, 3, 2, 0])
@@ -522,7 +522,7 @@ def test_broken_images_inside_a_subset_are_left_out_and_counted(photos, workers)
     assert loader.get_stats()["broken_files"] == 2
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("workers", [0, 1, None])
 @pytest.mark.parametrize("inside", [False, True])
 def test_broken_images_inside_a_concatenation_are_left_out_and_counted(photos, workers, inside):
@@ -539,7 +539,7 @@ def test_broken_images_inside_a_concatenation_are_left_out_and_counted(photos, w
     assert loader.get_stats()["broken_files"] == 2
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_a_part_that_raises_is_not_left_out_because_another_part_may_be(photos):
     parts = [ImageDataset(photos, 8, on_broken=policy) for policy in ("skip", "raise")]
     with pytest.raises(SampleError, match=r"2\.png"):

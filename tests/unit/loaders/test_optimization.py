@@ -188,7 +188,7 @@ def test_what_cannot_be_measured_is_refused(call, told):
         call()
 
 
-@pytest.mark.fault
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_raster_is_named_while_measuring(tmp_path, workers):
     dataset = make_heights(tmp_path)

@@ -340,7 +340,7 @@ def test_folders_without_enough_images_are_refused(create, base, tmp_path):
 
 
 @BOTH_FORMS
-@pytest.mark.fault
+@pytest.mark.fault(12)
 def test_a_corrupt_image_in_an_epoch_is_named(create, tmp_path):
     names = [f"{number}" for number in range(8)]
     write_images(tmp_path / "edente", names)

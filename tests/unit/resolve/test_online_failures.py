@@ -175,6 +175,7 @@ def test_a_batch_whose_size_cannot_be_told_is_not_lost():
     assert "nobody knows my size" in loader.report.why
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("pins", [{}, {"num_workers": 2}])
 def test_a_broken_sample_is_the_callers_error_and_no_settings_fault(pins):
     loader = online(Broken(60), **pins, settings=[{"num_workers": 2, "prefetch_factor": 4}])

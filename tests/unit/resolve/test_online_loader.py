@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 import torch
-from online_datasets import Drawn, OneFile, Plain, report_in_group
+from online_datasets import Drawn, OneFile, Plain, assert_same, online, plain_epochs, report_in_group, seeded
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 import autotune
@@ -19,33 +19,6 @@ from autotune.errors import SpecError
 from autotune.resolve.online_setting import SAFE, Setting
 
 pytestmark = pytest.mark.filterwarnings("ignore::autotune.resolve.resolution.AutotuneWarning")
-
-SHORT = {"segment_batches": 1, "settings": [{"num_workers": 1, "prefetch_factor": 1}, {"num_workers": 2}]}
-"""A plan that tries two settings within some dozen batches."""
-
-
-def seeded(seed=7):
-    return torch.Generator().manual_seed(seed)
-
-
-def online(dataset, **arguments):
-    return autotune.online_loader(dataset, **{"batch_size": 2, **SHORT, **arguments})
-
-
-def plain_epochs(dataset, epochs, *, first=0, **arguments):
-    """Give what a plain loader gives, epoch by epoch."""
-    loader = DataLoader(dataset, **{"batch_size": 2, **arguments})
-    found = []
-    for epoch in range(first, first + epochs):
-        dataset.set_epoch(epoch)
-        found.append(list(loader))
-    return found
-
-
-def assert_same(found, expected):
-    assert [len(epoch) for epoch in found] == [len(epoch) for epoch in expected]
-    for ours, theirs in zip(found, expected, strict=True):
-        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize("arguments", [{}, {"shuffle": True}, {"shuffle": True, "drop_last": True}])

@@ -5,41 +5,13 @@ from itertools import islice
 
 import pytest
 import torch
-from online_datasets import Drawn, Plain
-from torch.utils.data import DataLoader, SequentialSampler
+from online_datasets import Drawn, Plain, assert_same, online, plain_epochs, seeded
+from torch.utils.data import SequentialSampler
 
-import autotune
 from autotune.errors import SpecError
 from autotune.resolve.online_setting import SAFE
 
 pytestmark = pytest.mark.filterwarnings("ignore::autotune.resolve.resolution.AutotuneWarning")
-
-SHORT = {"segment_batches": 1, "settings": [{"num_workers": 1, "prefetch_factor": 1}, {"num_workers": 2}]}
-"""A plan that tries two settings within some dozen batches."""
-
-
-def seeded(seed=7):
-    return torch.Generator().manual_seed(seed)
-
-
-def online(dataset, **arguments):
-    return autotune.online_loader(dataset, **{"batch_size": 2, **SHORT, **arguments})
-
-
-def plain_epochs(dataset, epochs, *, first=0, **arguments):
-    """Give what a plain loader gives, epoch by epoch."""
-    loader = DataLoader(dataset, **{"batch_size": 2, **arguments})
-    found = []
-    for epoch in range(first, first + epochs):
-        dataset.set_epoch(epoch)
-        found.append(list(loader))
-    return found
-
-
-def assert_same(found, expected):
-    assert [len(epoch) for epoch in found] == [len(epoch) for epoch in expected]
-    for ours, theirs in zip(found, expected, strict=True):
-        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
 def test_trying_goes_on_in_the_next_epoch_where_one_is_too_short():

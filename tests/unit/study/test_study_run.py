@@ -111,7 +111,7 @@ def test_infeasible_trials_are_told_zero_beyond_the_limit_and_are_never_best(mak
     assert all(trial.constraints[CONSTRAINT] <= 0 for trial in feasible)
 
 
-@pytest.mark.fault
+@pytest.mark.fault(30)
 @pytest.mark.parametrize("rate", [None, 0.0, -5.0])
 def test_a_senseless_rate_is_never_best(make_bench, rate):
     bench = make_bench(lambda config: (rate,) if config.archive == "npy" else (100.0,))

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from browsers import BROWSER, MISSING, PHONE
+from browsers import BROWSER, MISSING, PHONE, started, until
 from registry_values import decision, record
 
 from autotune.registry import open_registry
@@ -11,17 +11,15 @@ from autotune.spec import Bottleneck
 from autotune.tracking.report import gather, render_report
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=MISSING)
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright")
 
 ALL_FIGURES = "document.querySelectorAll('[data-figure]').length"
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield found
-        found.close()
+    with started() as running:
+        yield running
 
 
 @pytest.fixture
@@ -52,15 +50,6 @@ def opened(browser, address):
     page.goto(address)
     yield page, asked, complaints
     context.close()
-
-
-def until(page, expression):
-    """Wait for an expression; playwright's own way evaluates text within the page, which its policy refuses."""
-    for _ in range(100):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(100)
-    pytest.fail(f"never came true: {expression}")
 
 
 def test_every_figure_is_drawn_when_it_comes_into_view_and_nothing_is_asked_of_the_network(opened, address):
