@@ -26,6 +26,8 @@ class Around:
         host_limit_bytes: Limit of the process tree's memory.
         cold_paths: Files that are evicted before each pass.
         own_pids: Single processes whose CPU time counts as ours.
+        own_quota: Whether the quota of the control group is this measurement's own, so that throttling is no
+            disturbance.
         on_edge: Called between windows.
     """
 
@@ -37,6 +39,7 @@ class Around:
         host_limit_bytes: int,
         cold_paths: Sequence[str] = (),
         own_pids: Sequence[int] = (),
+        own_quota: bool = False,
         on_edge: Callable[[], None] | None = None,
     ) -> None:
         self.synchronise = synchroniser(device)
@@ -45,7 +48,9 @@ class Around:
         self._limit_bytes = limit_bytes
         self._host = HostMeter(os.getpid(), host_limit_bytes)
         self._host_limit_bytes = host_limit_bytes
-        self._contention = ContentionMeter(os.getpid(), also=own_pids, cgroups=self._cgroups)
+        self._contention = ContentionMeter(
+            os.getpid(), also=own_pids, cgroups=self._cgroups, count_throttling=not own_quota
+        )
         self._cold_paths = cold_paths
         self._on_edge = on_edge
         self._throttled_s = self._cgroups.throttled_s()
@@ -88,6 +93,10 @@ class Around:
         if self._on_edge is not None:
             self._on_edge()
         return share
+
+    def own_cpu_s(self) -> float | None:
+        """Give the CPU time that this process tree took in the last window."""
+        return self._contention.own_cpu_s
 
     def silent_s(self) -> float:
         """Give the seconds since the last batch was done."""

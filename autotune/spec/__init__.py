@@ -34,6 +34,7 @@ from autotune.spec.nightly import NightlyReport, NightOutcome, Pruned, StudyNigh
 from autotune.spec.profile import Bottleneck, Bound, Headroom, Line, Profile
 from autotune.spec.queued_study import QueuedStudy, QueueState
 from autotune.spec.record import Decision, Outcome, TrialRecord, TrialRequest
+from autotune.spec.smaller import SmallerMachine
 from autotune.spec.study import Budget, SpaceSpec, StudySpec
 from autotune.spec.workload import Consumer, DatasetSource, MemoryLimit, Workload
 
@@ -80,6 +81,7 @@ __all__ = [
     "QueuedStudy",
     "Rates",
     "Scope",
+    "SmallerMachine",
     "SpaceSpec",
     "StudyEnded",
     "StudyListener",

@@ -48,9 +48,11 @@ class Runs:
         request = self.setting.request(LoaderConfig.torch_default(batch_sizes[0]), phase="probe")
         return self.setting.runner.probe(request.replace(probe_batch_sizes=batch_sizes))
 
-    def run(self, config: LoaderConfig, phase: StudyPhase, *, ratio: Interval | None = None) -> TrialRecord:
-        """Measure a configuration outside the search, in a fresh process; keep and tell it."""
-        record = self.setting.runner.run(self.setting.request(config, phase=phase))
+    def run(
+        self, config: LoaderConfig, phase: StudyPhase, *, ratio: Interval | None = None, cpus: int | None = None
+    ) -> TrialRecord:
+        """Measure a configuration outside the search, in a fresh process, with all CPUs or fewer; keep and tell it."""
+        record = self.setting.runner.run(self.setting.request(config, phase=phase).replace(cpus=cpus))
         self.setting.store.save_record(record)
         self.records.append(record)
         self.tell(record, phase, ratio=ratio)

@@ -30,6 +30,7 @@ class Order(Value):
         tuner_pid: The tuner's process, whose CPU time counts as ours.
         cpu_cap: Most CPUs that the user allows.
         preload: Libraries that earlier trials imported, for a server that forks to import once.
+        cpu_group: Folder of the control group by which the request's `cpus` are kept to; None is by affinity.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class Order(Value):
     tuner_pid: int
     cpu_cap: int | None = None
     preload: tuple[str, ...] = ()
+    cpu_group: str | None = None
 
 
 class Command(Value):

@@ -256,6 +256,7 @@ class Trial:
             host_limit_bytes=source.machine.memory_bytes,
             cold_paths=cold_paths,
             own_pids=(self._order.tuner_pid, os.getppid()),
+            own_quota=self._request.cpus is not None,
             on_edge=self._note_workers,
         )
         return self._around
