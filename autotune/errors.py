@@ -18,6 +18,8 @@ AutotuneError
 │   └── LeaseLostError   a lease was lost, so that what is written under it is refused
 ├── ConflictError        somebody else decided meanwhile; says who, what and when
 ├── MachineBusyError     another tuning job holds this machine
+├── MachineLostError     one of several machines is gone; its trial is measured on another
+├── NoMachineError       none of several machines is left to measure on
 ├── TrialServerError     the trial server cannot be started or reached
 ├── NonFiniteLossError   a loss of training is NaN or infinite; carries epoch, batch and learning rate
 ├── CheckpointError      a checkpoint of a training cannot be written, read or continued from
@@ -127,6 +129,14 @@ class ConflictError(AutotuneError):
 
 class MachineBusyError(AutotuneError):
     """Another tuning job holds this machine; the message names it."""
+
+
+class MachineLostError(AutotuneError):
+    """One of several machines is gone, or cannot be reached any more; its trial is measured on another."""
+
+
+class NoMachineError(AutotuneError):
+    """None of several machines is left to measure on, or there never was one; the message says why."""
 
 
 class TrialServerError(AutotuneError):

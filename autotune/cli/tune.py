@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from autotune.cli.output import EXIT_NOTHING_FEASIBLE, error_console, naming_the_factory, print_json
-from autotune.compose import Places, inspect_dataset, places, tune_study
+from autotune.cli.tune_shared import SharedProgress, tell_classes
+from autotune.compose import Places, inspect_dataset, places, tune_on_ray, tune_study
 from autotune.space import PRIORS, Space
 from autotune.spec import StudySpec
 from autotune.spec.study_file import read_study, spec_from_fields
@@ -28,8 +29,13 @@ autotune tune studies/forest_gaps.yaml --budget 30s --json > result.json
 
 autotune tune studies/forest_gaps.yaml --dry-run
 
+autotune tune studies/forest_gaps.yaml --ray auto
+
 A study file needs three lines: name, dataset (package.module:factory) and budget. A killed study goes on
-where it was when the same command is given again."""
+where it was when the same command is given again.
+
+With --ray every node of a Ray cluster measures one trial at a time, and nodes of another class get a study of their \
+own in the same run. The package, the dataset and this version of autotune have to be there on all of them."""
 
 
 def command(
@@ -40,6 +46,10 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
     show: Annotated[bool, typer.Option("--show-spec", help="Print the study with all defaults, and stop.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would be tried, and stop.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Measure on a Ray cluster: auto, host:port or ray://host:port."),
+    ] = None,
 ) -> None:
     """Search, measure and confirm the fastest configuration of a study."""
     spec = _overridden(read_study(study), budget, trials)
@@ -50,6 +60,11 @@ def command(
     if dry_run:
         with naming_the_factory(study):
             _describe(spec, at)
+        return
+    if ray is not None:
+        with naming_the_factory(study):
+            told = SharedProgress(error_console())
+            tell_classes(tune_on_ray(spec, ray, at=at, listener=told, own_home=home), as_json)
         return
     with naming_the_factory(study), closing(ConsoleListener(error_console(), show_summary=as_json)) as progress:
         summary = tune_study(spec, at=at, listeners=[progress])

@@ -104,9 +104,9 @@ def compare(
             raise SpecError(f"two configurations are compared, got {first.label()} twice; change one of them")
 
         run = saved_runs(spec, at=at, registry=registry, runner=runner, on_run=on_run)
-        blocks = Blocks((first, second), run)
+        blocks = Blocks((first, second))
         for _ in range(pairs):
-            blocks.add()
+            blocks.measure(run)
     return blocks, (first, second)
 
 

@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from autotune.compose.places import Places, places, prepared_optuna_url
+from autotune.compose.places import Places, places
+from autotune.compose.running import begin_run, finish_run, make_setting, make_tracker, settle_interrupted, warm_up
 from autotune.compose.runs import inspect_dataset
-from autotune.compose.storytelling import show_in_dashboard
-from autotune.registry import Registry, check_separate, open_registry, registry_address
-from autotune.resolve.deployed import deployed_archives
-from autotune.space import Space
-from autotune.spec import (
-    Inspection,
-    Lease,
-    LoaderConfig,
-    MemoryLimit,
-    Preparing,
-    StudyListener,
-    StudySpec,
-    StudyStarted,
-    StudySummary,
-)
+from autotune.registry import check_separate, open_registry, registry_address
+from autotune.spec import Lease, MemoryLimit, Preparing, StudyListener, StudySpec, StudySummary
 from autotune.spec.study_file import spec_from_fields
 from autotune.study.lock import machine_lock
-from autotune.study.setting import Setting, notify
-from autotune.trial import LocalRunner, TrialRunner
+from autotune.study.setting import notify
+from autotune.trial import LocalRunner, SinglePool
 from autotune.trial.payload import payload_file, sent_source
-
-_LOG = logging.getLogger(__name__)
-
-_RUN_KEY = "autotune:run"
-_RUN_ENDED = "autotune:ended"
 
 
 def tune(
@@ -138,15 +118,17 @@ def tune_study(
         LocalRunner(on_progress=_progress_of(listeners)) as runner,
         ThreadPoolExecutor(max_workers=1) as background,
     ):
-        tracker = _tracker(registry, at)
-        warm = background.submit(_warm_up, tracker)  # slow imports and new schemas, while nothing is timed
+        tracker = make_tracker(registry, at)
+        warm = background.submit(warm_up, tracker)
         inspection = inspect_dataset(runner, spec, at=at, payload_path=payload_path)
         warm.result()
-        setting = _setting(
-            spec, inspection, runner=runner, registry=registry, at=at, payload_path=payload_path,
+        setting = make_setting(
+            spec, inspection, pool=SinglePool(runner), registry=registry, at=at, payload_path=payload_path,
             listeners=(*listeners, tracker), known_since=known_since,
         )  # fmt: skip
-        return _run(setting, at)
+        settle_interrupted(spec, registry, at)
+        setting, study = begin_run(setting, at)
+        return finish_run(setting, study, at)
 
 
 def _progress_of(listeners: Sequence[StudyListener]) -> Callable[[str, int, int], None]:
@@ -154,88 +136,3 @@ def _progress_of(listeners: Sequence[StudyListener]) -> Callable[[str, int, int]
         notify(listeners, "on_preparing", Preparing(phase=phase, done=done, total=total))
 
     return tell
-
-
-def _warm_up(tracker: Any) -> None:
-    tracker.warm_up()
-    from autotune.study.dashboard import warm_up
-
-    warm_up()
-
-
-def _tracker(registry: Registry, at: Places) -> Any:
-    from autotune.tracking.mlflow_listener import MlflowListener
-
-    return MlflowListener(
-        registry,
-        tracking_uri=at.tracking_uri,
-        artifact_root=at.home / "mlartifacts",
-        evidence=registry,
-        address=at.service_url,
-    )
-
-
-def _setting(
-    spec: StudySpec,
-    inspection: Inspection,
-    *,
-    runner: TrialRunner,
-    registry: Registry,
-    at: Places,
-    payload_path: Path | None,
-    listeners: Sequence[StudyListener],
-    known_since: datetime | None,
-) -> Setting:
-    return Setting(
-        run_key=uuid4().hex,
-        spec=spec,
-        inspection=inspection,
-        space=Space.of_study(spec, inspection),
-        runner=runner,
-        store=registry,
-        listeners=listeners,
-        payload_path=payload_path,
-        known_since=known_since,
-        archive_root=at.archive_root,
-        cache_root=at.cache_root,
-        archive_limit_bytes=at.archive_limit_bytes,
-        cache_limit_bytes=at.cache_limit_bytes,
-        kept_archives=tuple(deployed_archives(registry)),
-    )
-
-
-def _run(setting: Setting, at: Places) -> StudySummary:
-    from autotune.study.earlier import interrupted_records
-    from autotune.study.optuna_store import open_storage, open_study, settle_stale, studies_of
-    from autotune.study.run import run_study
-
-    storage = open_storage(prepared_optuna_url(at))
-    study = open_study(storage, setting.spec, setting.space)
-    settled = sum(settle_stale(each, setting.store, setting.spec) for each in studies_of(storage, setting.spec.name))
-    if settled:
-        _LOG.warning("settled %d trials that an interrupted run left behind", settled)
-    if study.user_attrs.get(_RUN_KEY, _RUN_ENDED) != study.user_attrs.get(_RUN_ENDED, _RUN_ENDED):
-        setting = replace(setting, run_key=study.user_attrs[_RUN_KEY])
-    else:
-        study.set_user_attr(_RUN_KEY, setting.run_key)
-    resumed = len(interrupted_records(setting))
-    setting.notify("on_start", StudyStarted(run_key=setting.run_key, spec=setting.spec, resumed=resumed))
-    setting.notify("on_inspected", setting.inspection)
-    summary = run_study(setting, study)
-    if setting.spec.subset is not None and summary.best.archive != "files":
-        _build_whole_archive(setting, summary.best)
-    study.set_user_attr(_RUN_ENDED, setting.run_key)
-    show_in_dashboard(study, summary, setting=setting, service_url=at.service_url)
-    return summary
-
-
-def _build_whole_archive(setting: Setting, config: LoaderConfig) -> None:
-    """Build the chosen archive for the whole dataset: the study measured on a part of it."""
-    request = setting.request(config, phase="measure")
-    record = setting.runner.run(request.replace(workload=request.workload.replace(subset=None)))
-    setting.store.save_record(record)
-    if record.failure is not None:
-        _LOG.warning(
-            "the archive of the whole dataset was not built: %s; `autotune archive build` builds it without a time-out",
-            record.failure.message,
-        )

@@ -260,9 +260,9 @@ def _inspect(runner: TrialRunner, spec: StudySpec, at: Places) -> Inspection:
 def _measure(contenders: Sequence[Contender], runs: _Runs, blocks: int) -> list[ComparedRow]:
     distinct = list(dict.fromkeys(row.config for row in contenders if row.refused is None))
     runs.expected = blocks * len(distinct)
-    measured = Blocks(distinct, runs)
+    measured = Blocks(distinct)
     for _ in range(blocks if distinct else 0):
-        measured.add()
+        measured.measure(runs)
     rows: list[ComparedRow] = []
     for row in contenders:
         first = next((each.name for each in rows if each.config == row.config and each.same_as is None), None)

@@ -28,6 +28,7 @@ class Around:
         own_pids: Single processes whose CPU time counts as ours.
         own_quota: Whether the quota of the control group is this measurement's own, so that throttling is no
             disturbance.
+        watch_others: Whether CPU time of other processes disturbs; else it is unknown.
         on_edge: Called between windows.
     """
 
@@ -40,6 +41,7 @@ class Around:
         cold_paths: Sequence[str] = (),
         own_pids: Sequence[int] = (),
         own_quota: bool = False,
+        watch_others: bool = True,
         on_edge: Callable[[], None] | None = None,
     ) -> None:
         self.synchronise = synchroniser(device)
@@ -51,6 +53,7 @@ class Around:
         self._contention = ContentionMeter(
             os.getpid(), also=own_pids, cgroups=self._cgroups, count_throttling=not own_quota
         )
+        self._watch_others = watch_others
         self._cold_paths = cold_paths
         self._on_edge = on_edge
         self._throttled_s = self._cgroups.throttled_s()
@@ -86,13 +89,13 @@ class Around:
         self._last_batch_s = perf_counter()
 
     def end_window(self) -> float | None:
-        """Read memory thoroughly; give the CPU time of others as a share of one core."""
+        """Read memory thoroughly; give the CPU time of others as a share of one core; None where unknown."""
         share = self._contention.share()
         self._meter.at_edge()
         self._host.sample()
         if self._on_edge is not None:
             self._on_edge()
-        return share
+        return share if self._watch_others else None
 
     def own_cpu_s(self) -> float | None:
         """Give the CPU time that this process tree took in the last window."""

@@ -23,7 +23,8 @@ class MachineFacts(Value):
         accelerator: Name of the first accelerator; None on CPU.
         accelerator_count: How many there are.
         accelerator_memory_bytes: Memory of the first one.
-        environment: `local`, `docker`, `kubernetes`, `slurm`, `colab` or `kaggle`.
+        environment: `local`, `docker`, `kubernetes`, `slurm`, `colab`, `kaggle`, or `emulated` where several nodes of a
+            cluster share one host: CPU time that they take from each other is not looked at in emulated steps.
         versions: Versions of Python, torch, numpy and the reading libraries.
         driver: Version of the accelerator's driver; None where there is none, or none that tells.
     """

@@ -33,11 +33,12 @@ class AtBound:
 def default_at_bound(runs: Runs, guesses: Guesses) -> AtBound | None:
     """Show that the default reaches the bound, by pairs of fresh processes; None where it cannot be shown.
 
+    On several machines it is left to the search: rate and bound of a pair could be those of two machines.
     The batch size is the one at which the bound is highest, so that no other one can gain anything, either.
     """
     setting = runs.setting
     bounds = guesses.bounds()
-    if not bounds:
+    if not bounds or runs.capacity > 1:
         return None
     accelerated = setting.inspection.machine.has_accelerator
     # of bounds that are alike the smallest batch is wanted: it costs the least memory

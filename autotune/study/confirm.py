@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 from autotune.constants import CHALLENGERS_MAX, CONFIRM_PAIRS_MAX, CONFIRM_PAIRS_MIN, PROCESS_RUNS_MAX
 from autotune.space.priors import REFERENCE_BATCH_SIZE
-from autotune.spec import Interval, LoaderConfig, TrialRecord
+from autotune.spec import Interval, LoaderConfig
 from autotune.study.pairs import Blocks
 from autotune.study.race import disqualifies
 from autotune.study.runs import Runs
@@ -146,14 +148,15 @@ class Confirm:
             rivals = [*rivals, reference]
             count = self._affordable(rivals)
 
-        def run(config: LoaderConfig) -> TrialRecord:
-            return self.runs.run(config, "confirm", ratio=blocks.ratio(challenger, default))
-
-        blocks = Blocks(rivals, run)
-        for _ in range(count):
-            block = blocks.add()
-            if disqualifies(block[challenger]) or disqualifies(block[default]):
-                break
+        blocks = Blocks(rivals)
+        orders = (blocks.order(number) for number in range(count))
+        ratio = partial(blocks.ratio, challenger, default)
+        with closing(self.runs.blocks(orders, "confirm", ratio=ratio)) as measured:
+            for records in measured:
+                block = {record.config: record for record in records}
+                blocks.add(block)
+                if disqualifies(block[challenger]) or disqualifies(block[default]):
+                    break
         return blocks
 
     def _affordable(self, rivals: Sequence[LoaderConfig]) -> int:
@@ -164,7 +167,7 @@ class Confirm:
         walls = [record.wall_s for record in self.ledger.ranked()]
         typical_s = (fmean(walls) if walls else setting.time_cap_s("confirm")) + longer_s
         block_s = sum(self._expected_s(config, typical_s, longer_s) for config in rivals)
-        paid = int(left_s / block_s) if block_s else CONFIRM_PAIRS_MAX
+        paid = int(left_s / block_s) * self.runs.capacity if block_s else CONFIRM_PAIRS_MAX
         allowed = (PROCESS_RUNS_MAX - self.runs.processes) // len(rivals)
         return max(CONFIRM_PAIRS_MIN, min(CONFIRM_PAIRS_MAX, paid, allowed))
 

@@ -11,7 +11,10 @@ from autotune.study.setting import Setting
 
 def interrupted_records(setting: Setting) -> list[TrialRecord]:
     """Give the records of a run that ended without a decision: they are kept, and their time is charged."""
-    decided = [decision.decided_at for decision in setting.store.decisions(setting.spec.name)]
+    here = setting.inspection.machine.machine_class
+    decisions = setting.store.decisions(setting.spec.name)
+    # machines of other classes come to decisions of their own in the same run
+    decided = [decision.decided_at for decision in decisions if decision.machine.machine_class == here]
     last = max(decided, default=None)
     records = setting.store.records(setting.spec.name)
     return [
@@ -77,12 +80,12 @@ def _same(record: TrialRecord, setting: Setting) -> bool:
         # objects of a script share a workload: only the facts tell two datasets of one class apart
         and (record.dataset is None or record.dataset == setting.inspection.dataset)
         and (record.machine is None or record.machine.machine_class == machine)
-        and (record.machine is None or not _other_majors(record.machine, setting.inspection.machine))
+        and (record.machine is None or not other_majors(record.machine, setting.inspection.machine))
         and record.config in setting.space.points
     )
 
 
-def _other_majors(there: MachineFacts, here: MachineFacts) -> bool:
+def other_majors(there: MachineFacts, here: MachineFacts) -> bool:
     """Whether a library that both know differs in its major version: what was measured then answers for nothing."""
     shared = there.versions.keys() & here.versions.keys()
     return any(there.versions[name].split(".")[0] != here.versions[name].split(".")[0] for name in shared)

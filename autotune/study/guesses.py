@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from autotune.constants import (
     CLIMBED_FROM,
@@ -76,13 +76,16 @@ class Guesses:
         distance = abs(config.batch_size - REFERENCE_BATCH_SIZE)
         return -self.rates[config], distance, _cost(config), config.label()
 
-    def promising(self, rates: Mapping[LoaderConfig, float]) -> tuple[LoaderConfig | None, float] | None:
+    def promising(
+        self, rates: Mapping[LoaderConfig, float], *, begun: Collection[LoaderConfig] = ()
+    ) -> tuple[LoaderConfig | None, float] | None:
         """Give the unmeasured configuration that is expected to gain most over the best one, and that share.
 
         What will break a limit is passed over; where nothing else is left there is no configuration.
 
         Args:
             rates: What was measured, in samples/s.
+            begun: What is being measured, and passed over too.
 
         Returns:
             None where too little is measured to expect anything.
@@ -91,7 +94,7 @@ class Guesses:
             return None
         gains = self._surrogate.gains(rates)
         for config in sorted(gains, key=lambda config: -gains[config]):
-            if self._forecast.breach(config) is None:
+            if config not in begun and self._forecast.breach(config) is None:
                 return config, gains[config]
         return None, 0.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from autotune.ratios import ratio_interval
 from autotune.spec import Interval, LoaderConfig, TrialRecord
@@ -15,19 +15,24 @@ class Blocks:
 
     Args:
         configs: The rivals, at least two.
-        run: Measures one configuration in a fresh process.
     """
 
-    def __init__(self, configs: Sequence[LoaderConfig], run: Run) -> None:
+    def __init__(self, configs: Sequence[LoaderConfig]) -> None:
         self.configs = list(configs)
-        self._run = run
         self._blocks: list[dict[LoaderConfig, TrialRecord]] = []
 
-    def add(self) -> dict[LoaderConfig, TrialRecord]:
-        """Run one more block; every second one runs backwards, so that a drift hits both alike."""
-        order = self.configs if len(self._blocks) % 2 == 0 else self.configs[::-1]
-        block = {config: self._run(config) for config in order}
-        self._blocks.append(block)
+    def order(self, number: int) -> list[LoaderConfig]:
+        """Give the order within a block; every second one runs backwards, so that a drift hits both alike."""
+        return self.configs if number % 2 == 0 else self.configs[::-1]
+
+    def add(self, block: Mapping[LoaderConfig, TrialRecord]) -> None:
+        """Take in the runs of one block."""
+        self._blocks.append(dict(block))
+
+    def measure(self, run: Run) -> dict[LoaderConfig, TrialRecord]:
+        """Run one more block here and now, each configuration in a fresh process."""
+        block = {config: run(config) for config in self.order(len(self._blocks))}
+        self.add(block)
         return block
 
     def records(self, config: LoaderConfig) -> list[TrialRecord]:

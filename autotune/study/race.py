@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -99,19 +99,27 @@ class Race:
             until_s: Clock reading at which no further block begins, once the fewest have been run.
         """
         raced = Raced(logs={config: [] for config in racing}, survivors=list(racing))
-        block_s = 0.0
+        round_s = 0.0
         while raced.blocks < RACE_BLOCKS_MAX and len(raced.survivors) > 1:
             began_s = self._runs.clock()
-            left = PROCESS_RUNS_MAX - self._runs.processes - 2 * CONFIRM_PAIRS_MAX - 2
-            if raced.blocks >= RACE_BLOCKS_MIN and (began_s + block_s > until_s or left < len(raced.survivors)):
+            blocks = self._round_size(raced)
+            if raced.blocks >= RACE_BLOCKS_MIN and (began_s + round_s > until_s or not blocks):
                 break
-            self._block(raced)
-            block_s = self._runs.clock() - began_s
+            self._round(raced, blocks)
+            round_s = self._runs.clock() - began_s
             if raced.blocks >= RACE_BLOCKS_MIN:
                 self._judge(raced)
                 if len(raced.equivalent) == len(raced.survivors):
                     break
         return raced
+
+    def _round_size(self, raced: Raced) -> int:
+        """Give how many blocks are run at once: one a machine, as far as blocks and processes are left."""
+        blocks = min(self._runs.capacity, RACE_BLOCKS_MAX - raced.blocks)
+        if raced.blocks < RACE_BLOCKS_MIN:
+            return blocks
+        left = PROCESS_RUNS_MAX - self._runs.processes - 2 * CONFIRM_PAIRS_MAX - 2
+        return max(0, min(blocks, left // len(raced.survivors)))
 
     def rematch(self, racing: Sequence[LoaderConfig]) -> Raced:
         """Run each once more, where the time allows no race, and order them by both runs.
@@ -122,22 +130,30 @@ class Race:
         known = {config: self._ledger.get(config) for config in racing}
         logs = {config: [math.log(self._ledger.worth(record)) if record else None] for config, record in known.items()}
         raced = Raced(logs=logs, survivors=list(racing), blocks=1)
-        self._block(raced)
+        self._round(raced, 1)
         raced.survivors.sort(key=lambda config: -fmean([log for log in raced.logs[config] if log is not None]))
         raced.equivalent = raced.survivors[:1]
         return raced
 
-    def _block(self, raced: Raced) -> None:
-        order = list(raced.survivors)
+    def _round(self, raced: Raced, blocks: int) -> None:
+        """Run so many blocks, each on one machine: rates of different machines are never held against each other."""
+        orders = [self._shuffled(raced.survivors) for _ in range(blocks)]
+        for records in self._runs.blocks(orders, "race"):
+            self._add(raced, records)
+
+    def _shuffled(self, racing: Sequence[LoaderConfig]) -> list[LoaderConfig]:
+        order = list(racing)
         self._random.shuffle(order)
-        for config in order:
-            record = self._runs.run(config, "race")
+        return order
+
+    def _add(self, raced: Raced, records: Iterable[TrialRecord]) -> None:
+        for record in records:
             raced.records.append(record)
             measured = record.measurement
-            raced.logs[config].append(math.log(self._ledger.worth(record)) if measured else None)
+            raced.logs[record.config].append(math.log(self._ledger.worth(record)) if measured else None)
             if disqualifies(record):
                 self._ledger.add(record)
-                raced.survivors.remove(config)
+                raced.survivors = [config for config in raced.survivors if config != record.config]
         raced.blocks += 1
         for logs in raced.logs.values():
             logs.extend([None] * (raced.blocks - len(logs)))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import random
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,13 +27,13 @@ from autotune.spec.study import Promotion
 from autotune.study.optuna_store import sampler
 from autotune.study.run import run_study
 from autotune.study.setting import Setting
-from autotune.trial import Landscape, ReplayRunner
+from autotune.trial import Landscape, MachinePool, ReplayRunner, SinglePool, TrialPool
 from autotune.trial.noise import Noise
 
 BUDGET_S = 300.0
 """Budget of a replayed study in seconds of the recording's clock: the full default study of two cores."""
-
-
+_SPREAD_OF_MACHINES = 0.03
+"""Standard deviation of the log speed of machines of one class."""
 _PLAIN = LoaderConfig.torch_default(1).canonical(has_accelerator=False)
 """PyTorch's default, whatever the batch size: it is verified beside each challenger."""
 
@@ -119,11 +122,45 @@ class Replayed:
         return 1 - truth / best if best and truth else 1.0
 
 
+class _Machines:
+    """The machines of a replayed study: one, or several whose speeds differ a little.
+
+    Args:
+        landscape: The recorded rates.
+        seed: Seed of noise and speeds.
+        noise: What is done to the rates.
+        count: How many there are.
+    """
+
+    def __init__(self, landscape: Landscape, *, seed: int, noise: Noise | None, count: int) -> None:
+        draw = random.Random(seed)  # noqa: S311 (no secret)
+        speeds = [1.0, *(math.exp(draw.gauss(0, _SPREAD_OF_MACHINES)) for _ in range(count - 1))]
+        self._runners = [
+            ReplayRunner(landscape, seed=seed + 1000 * place, noise=noise, speed=speed, host=f"machine {place}")
+            for place, speed in enumerate(speeds)
+        ]
+
+    def pool(self) -> TrialPool:
+        """Put them together."""
+        if len(self._runners) == 1:
+            return SinglePool(self._runners[0])
+        return MachinePool(self._runners, wait_s=0.0)
+
+    @property
+    def runs(self) -> int:
+        """Processes that were spent on all of them."""
+        return sum(runner.runs for runner in self._runners)
+
+    def clock(self) -> float:
+        """Give the seconds that have passed where no machine ever waits for another."""
+        return sum(runner.elapsed_s for runner in self._runners) / len(self._runners)
+
+
 class _Following:
     """Takes down what a study would hand out after each run."""
 
-    def __init__(self, runner: ReplayRunner) -> None:
-        self._runner = runner
+    def __init__(self, machines: _Machines) -> None:
+        self._machines = machines
         self.steps: list[Step] = []
         self.challengers: list[LoaderConfig] = []
 
@@ -140,7 +177,7 @@ class _Following:
         self._add(decision.config)
 
     def _add(self, config: LoaderConfig) -> None:
-        self.steps.append(Step(processes=self._runner.runs, seconds=self._runner.elapsed_s, config=config))
+        self.steps.append(Step(processes=self._machines.runs, seconds=self._machines.clock(), config=config))
 
     def on_start(self, event: object) -> None:
         """Ignore it."""
@@ -167,32 +204,35 @@ class Replays:
         # enumerating the space takes longer than a study over it
         self.space = Space.of_study(self._spec, landscape.inspection)
 
-    def run(self, seed: int, noise: Noise | None = None) -> Replayed:
-        """Run one study.
+    def run(self, seed: int, noise: Noise | None = None, *, machines: int = 1) -> Replayed:
+        """Run one study; on several machines which one answers is left to chance, so that no two runs are the same.
 
         Args:
             seed: Seed of noise and sampler.
             noise: What is done to the rates; None leaves the noise of the recording.
+            machines: How many measure.
         """
-        runner = ReplayRunner(self.landscape, seed=seed, noise=noise)
-        following = _Following(runner)
+        measuring = _Machines(self.landscape, seed=seed, noise=noise, count=machines)
+        following = _Following(measuring)
+        pool = measuring.pool()
         setting = Setting(
             run_key=f"{self.landscape.name} {seed}",
             spec=self._spec.model_copy(update={"seed": seed}),
             inspection=self.landscape.inspection,
             space=self.space,
-            runner=runner,
+            pool=pool,
             store=RecordsInMemory(),
             archive_root=Path("archives"),
             cache_root=Path("cache"),
             listeners=(following,),
-            clock=runner.clock,
+            clock=measuring.clock,
         )
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study = optuna.create_study(direction="maximize", sampler=sampler(seed))
-            summary = run_study(setting, study)
+            with closing(pool):
+                summary = run_study(setting, study)
         return Replayed(
             landscape=self.landscape,
             summary=summary,

@@ -54,7 +54,7 @@ def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
     """
     begun = setting.clock()
     earlier = interrupted_records(setting)
-    started = begun - sum(record.wall_s for record in earlier)
+    started = begun - sum(record.wall_s for record in earlier) / setting.pool.capacity
     ledger = Ledger(known_records(setting, earlier), horizon_epochs=setting.spec.horizon_epochs)
     runs = Runs(setting, ledger, started)
     _tell_again(setting, earlier)
@@ -113,8 +113,17 @@ class _Phases:
         confirmed = confirm.run(candidates, self._deployed)
         safe = None if confirmed else confirm.safe_default()
         kept = None if confirmed else confirm.kept()
+        self._note_machines()
         evidence = Evidence(guesses=guesses, safe_default=safe, kept=kept, notes=tuple(self._notes))
         return decide(setting, ledger, confirmed, self._deployed, evidence=evidence)
+
+    def _note_machines(self) -> None:
+        hosts = self._runs.hosts
+        if len(hosts) > 1:
+            self._notes.append(
+                f"{len(hosts)} machines of one class measured ({', '.join(sorted(hosts))}): race and confirmation "
+                "compare within a machine alone; rates of the search also differ by what the machines do"
+            )
 
     def _forecast(self, profile: Profile | None) -> Forecast:
         setting, ledger = self._setting, self._runs.ledger
@@ -211,7 +220,7 @@ class _Phases:
     def _confirm_s(self) -> float:
         """Give the time that is kept for the confirm phase: its share, at least what verifying and its pairs need."""
         pairs = CONFIRM_PAIRS_MIN if self._gain_seen() >= PLAIN_GAIN_RATIO else CONFIRM_PAIRS_WANTED
-        wanted_s = 2 * (pairs + 1) * self._run_s("confirm")
+        wanted_s = 2 * (self._rounds(pairs) + 1) * self._run_s("confirm")
         return max((1 - SEARCH_SHARE - RACE_SHARE) * self._setting.spec.budget.time_s, wanted_s + self._smaller_s())
 
     def _smaller_s(self) -> float:
@@ -242,7 +251,7 @@ class _Phases:
     def _search_s(self) -> float:
         """Give the search's part of the time: short budgets shrink it first."""
         budget_s = self._setting.spec.budget.time_s
-        race_s = max(RACE_SHARE * budget_s, 2 * RACE_BLOCKS_MIN * self._run_s("race"))
+        race_s = max(RACE_SHARE * budget_s, 2 * self._rounds(RACE_BLOCKS_MIN) * self._run_s("race"))
         return min(SEARCH_SHARE * budget_s, max(0.0, budget_s - self._confirm_s() - race_s))
 
     def _affordable(self, racing: Sequence[LoaderConfig], until_s: float, blocks: int) -> int:
@@ -252,8 +261,12 @@ class _Phases:
         if not walls:
             return 0
         left_s = until_s - self._runs.clock()
-        each_s = blocks * max(fmean(walls), 1e-9)
+        each_s = self._rounds(blocks) * max(fmean(walls), 1e-9)
         return max(0, min(len(racing), int(left_s / each_s)))
+
+    def _rounds(self, blocks: int) -> int:
+        """Give how many blocks run one after another, where each machine runs one at a time."""
+        return math.ceil(blocks / self._runs.capacity)
 
 
 def _wall_s(record: TrialRecord) -> float:

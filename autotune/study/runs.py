@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+
 from autotune.spec import Failure, Interval, LoaderConfig, PhaseStarted, Profile, TrialFinished, TrialRecord
 from autotune.spec.events import StudyPhase
 from autotune.study.ledger import Ledger
 from autotune.study.setting import Setting
+from autotune.trial import Records
 
 
 class Runs:
@@ -23,6 +28,7 @@ class Runs:
         self.started = started
         self.records: list[TrialRecord] = []
         self._probes = 0
+        self._taken: set[str] = set()
 
     def clock(self) -> float:
         """Give the clock's reading in seconds."""
@@ -38,6 +44,16 @@ class Runs:
         """Processes that were spent until now."""
         return self._probes + sum(record.attempts for record in self.records)
 
+    @property
+    def capacity(self) -> int:
+        """Machines that can measure now."""
+        return self.setting.pool.capacity
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Machines that measured until now."""
+        return frozenset(record.machine.host for record in self.records if record.machine is not None)
+
     def begin(self, phase: StudyPhase, note: str) -> None:
         """Tell that a phase begins."""
         self.setting.notify("on_phase", PhaseStarted(run_key=self.setting.run_key, phase=phase, note=note))
@@ -46,17 +62,61 @@ class Runs:
         """Look at where time and memory go at some batch sizes, in a fresh process."""
         self._probes += 1
         request = self.setting.request(LoaderConfig.torch_default(batch_sizes[0]), phase="probe")
-        return self.setting.runner.probe(request.replace(probe_batch_sizes=batch_sizes))
+        return self.setting.pool.probe(request.replace(probe_batch_sizes=batch_sizes))
 
-    def run(
-        self, config: LoaderConfig, phase: StudyPhase, *, ratio: Interval | None = None, cpus: int | None = None
-    ) -> TrialRecord:
+    def run(self, config: LoaderConfig, phase: StudyPhase, *, cpus: int | None = None) -> TrialRecord:
         """Measure a configuration outside the search, in a fresh process, with all CPUs or fewer; keep and tell it."""
-        record = self.setting.runner.run(self.setting.request(config, phase=phase).replace(cpus=cpus))
+        (block,) = self.blocks([[config]], phase, cpus=cpus)
+        return block[0]
+
+    def blocks(
+        self,
+        orders: Iterable[Sequence[LoaderConfig]],
+        phase: StudyPhase,
+        *,
+        ratio: Callable[[], Interval | None] = lambda: None,
+        cpus: int | None = None,
+    ) -> Generator[list[TrialRecord], None, None]:
+        """Measure blocks outside the search, each on one machine, as many at once as there are machines.
+
+        Every record is kept and told once it is final. Closing the iterator waits for the blocks that have begun.
+
+        Args:
+            orders: The configurations of each block in their order; a block is asked for when a machine is free for it.
+            phase: Which part of the study asks.
+            ratio: Gives the ratio that is told with a record.
+            cpus: CPUs that each trial gets; None is all of its machine.
+
+        Yields:
+            The records of each block, in the order of the blocks.
+        """
+        begun: deque[Future[Records]] = deque()
+
+        def take(record: TrialRecord) -> None:
+            self._take(record, phase, ratio=ratio())
+
+        try:
+            for order in orders:
+                requests = [self.setting.request(config, phase=phase).replace(cpus=cpus) for config in order]
+                begun.append(self.setting.pool.submit(requests, on_record=take))
+                _wait(begun, take, at_most=self.capacity - 1)
+                while begun and begun[0].done():
+                    yield list(begun.popleft().result())
+            while begun:
+                _wait(list(begun)[:1], take, at_most=0)
+                yield list(begun.popleft().result())
+        except GeneratorExit:
+            _wait(begun, take, at_most=0)
+            raise
+
+    def _take(self, record: TrialRecord, phase: StudyPhase, *, ratio: Interval | None) -> None:
+        """Keep and tell a record, once."""
+        if record.key in self._taken:
+            return
+        self._taken.add(record.key)
         self.setting.store.save_record(record)
         self.records.append(record)
         self.tell(record, phase, ratio=ratio)
-        return record
 
     def tell(self, record: TrialRecord, phase: StudyPhase, *, ratio: Interval | None = None) -> None:
         """Tell the listeners of a finished trial."""
@@ -71,3 +131,16 @@ class Runs:
             ratio=ratio,
         )
         self.setting.notify("on_trial", event)
+
+
+def _wait(begun: Collection[Future[Records]], take: Callable[[TrialRecord], None], *, at_most: int) -> None:
+    """Wait until at most so many still run, and take the records of all that ended well."""
+    while True:
+        running = [future for future in begun if not future.done()]
+        for future in begun:
+            if future not in running and future.exception() is None:
+                for record in future.result():
+                    take(record)
+        if len(running) <= at_most:
+            return
+        wait(running, return_when=FIRST_COMPLETED)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
 
 import optuna
 from optuna.trial import TrialState
@@ -17,7 +19,7 @@ from autotune.constants import (
     SEARCH_TRIALS_MAX,
 )
 from autotune.space import PRIORS
-from autotune.spec import LoaderConfig, TrialRecord
+from autotune.spec import Failure, LoaderConfig, TrialRecord, TrialRequest
 from autotune.study.earlier import remembered_configs
 from autotune.study.forecast import Forecast
 from autotune.study.guesses import Guesses
@@ -25,6 +27,24 @@ from autotune.study.optuna_store import KEY
 from autotune.study.race import disqualifies
 from autotune.study.runs import Runs
 from autotune.study.verdict import CONSTRAINT
+from autotune.trial import Records
+
+
+@dataclass(kw_only=True)
+class _Flight:
+    """A trial that is being measured.
+
+    Attributes:
+        trial: Optuna's trial.
+        config: Its configuration.
+        first: The bad reading that it came to before; None in its first run.
+        repeats: Trials that proposed the same meanwhile.
+    """
+
+    trial: optuna.Trial
+    config: LoaderConfig
+    first: TrialRecord | None = None
+    repeats: list[optuna.Trial] = field(default_factory=list)
 
 
 class Search:
@@ -46,6 +66,8 @@ class Search:
         self.forecast = forecast
         self._random = random.Random(self.setting.spec.seed)  # noqa: S311 (no secret)
         self._repeats = 0
+        self._done = 0
+        self._flying: dict[Future[Records], _Flight] = {}
 
     def enqueue(self, first: Iterable[LoaderConfig]) -> None:
         """Put configurations, the best few by the estimate and the priors at the head of the queue.
@@ -72,7 +94,7 @@ class Search:
                 self.study.enqueue_trial(choices, user_attrs={"autotune:prior": name})
 
     def run(self, *, until_s: Callable[[], float], least_trials: int, spent: int = 0) -> str:
-        """Measure until a further trial is not worth it, or not allowed.
+        """Measure until a further trial is not worth it, or not allowed; on several machines one trial each at a time.
 
         Args:
             until_s: Gives the clock reading at which no further trial is started.
@@ -82,19 +104,35 @@ class Search:
         Returns:
             Why it ended, as half a sentence.
         """
-        setting, done = self.setting, 0
+        while True:
+            if len(self._flying) >= self.runs.capacity or any(future.done() for future in self._flying):
+                self._land()  # what is known by now decides what is worth trying
+            elif (reason := self._end(until_s, least_trials=least_trials, spent=spent)) is None:
+                self._propose()
+            elif self._flying:
+                self._land()
+            else:
+                return reason
+
+    def _end(self, until_s: Callable[[], float], *, least_trials: int, spent: int) -> str | None:
+        """Say why no further trial is started now; None where one is."""
+        setting, begun = self.setting, self._done + len(self._flying)
         limit = min(setting.spec.budget.trials or SEARCH_TRIALS_MAX, PROCESS_RUNS_MAX)
-        while setting.space.points - self.ledger.known():
-            self._climb()
-            if spent + done >= limit:
-                return f"its {limit} trials are used up"
-            if done >= least_trials:
-                if setting.clock() >= until_s():
-                    return "its share of the time is over"
-                if reason := self._enough():
-                    return reason
-            done += self._one()
-        return "every configuration was measured"
+        if not self._left():
+            return "every configuration was measured"
+        self._climb()
+        if spent + begun >= limit:
+            return f"its {limit} trials are used up"
+        if begun < least_trials:
+            return None
+        return "its share of the time is over" if setting.clock() >= until_s() else self._enough()
+
+    def _left(self) -> frozenset[LoaderConfig]:
+        """Give what is neither measured nor being measured."""
+        return self.setting.space.points - self.ledger.known() - self._begun()
+
+    def _begun(self) -> frozenset[LoaderConfig]:
+        return frozenset(flight.config for flight in self._flying.values())
 
     def _enough(self) -> str | None:
         """Say why no further trial is worth a run; None while one may be."""
@@ -122,7 +160,7 @@ class Search:
         """Queue the neighbours of the best once nothing else is queued, while it has some and something to gain."""
         if self._queued() or self._share_of_bound() >= HEADROOM_REACHED_SHARE:
             return
-        known = self.ledger.known()
+        known = self.ledger.known() | self._begun()
         for config in self.guesses.neighbours(self._rates()):
             choices = self.setting.space.choices_of(config)
             if config not in known and choices is not None:
@@ -132,18 +170,56 @@ class Search:
         return {record.config: self.ledger.worth(record) for record in self.ledger.ranked()}
 
     def _promising(self) -> tuple[LoaderConfig | None, float] | None:
-        return self.guesses.promising(self._rates())
+        return self.guesses.promising(self._rates(), begun=self._begun())
 
-    def _one(self) -> int:
-        """Run one proposal; gives 1 where a process was spent on it."""
+    def _propose(self) -> None:
+        """Take one proposal: have it measured, or answer it from what is known, being measured or predicted."""
         trial = self.study.ask()
         config = self.setting.space.choose(lambda name, choices: trial.suggest_categorical(name, list(choices)))
+        same = next((flight for flight in self._flying.values() if flight.config == config), None)
+        if same is not None:
+            same.repeats.append(trial)
+            self._count_repeat()
+            return
         known = self.ledger.get(config)
         if known is not None or config not in self.setting.space.points:
             self._repeat(trial, known)
-            return 0
+            self._count_repeat()
+            return
         self._repeats = 0
-        record = self._measure(trial, config)
+        breach = self.forecast.breach(config)
+        if breach is None:
+            self._start(_Flight(trial=trial, config=config))
+        else:
+            self._take(trial, self._predicted(self._request(trial, config), breach))
+
+    def _request(self, trial: optuna.Trial, config: LoaderConfig) -> TrialRequest:
+        request = self.setting.request(config, phase="search", number=trial.number, incumbent=self.ledger.best())
+        trial.set_user_attr(KEY, request.key)
+        return request
+
+    def _start(self, flight: _Flight) -> None:
+        self._flying[self.setting.pool.submit([self._request(flight.trial, flight.config)])] = flight
+
+    def _land(self) -> None:
+        """Wait until a trial has ended, and take all that have; an error is raised once the others are kept."""
+        wait(self._flying, return_when=FIRST_COMPLETED)
+        ended = [future for future in self._flying if future.done()]
+        for future in sorted(ended, key=lambda future: future.exception() is not None):
+            (record,) = future.result()
+            flight = self._flying.pop(future)
+            if record.measurement is None and not disqualifies(record) and flight.first is None:
+                flight.first = record  # a bad reading says nothing of the configuration
+                self._start(flight)
+                continue
+            attempts = record.attempts + (flight.first.attempts if flight.first else 0)
+            self._take(flight.trial, record.replace(attempts=attempts))
+            self._done += 1
+            for trial in flight.repeats:
+                self._repeat(trial, record)
+
+    def _take(self, trial: optuna.Trial, record: TrialRecord) -> None:
+        """Keep a record, then tell it."""
         self.setting.store.save_record(record)
         self.ledger.add(record)
         self.forecast.learn(record)
@@ -151,29 +227,18 @@ class Search:
             self.runs.records.append(record)
         self._tell(trial, record)
         self.runs.tell(record, "search")
-        return int(not is_predicted(record))
 
-    def _measure(self, trial: optuna.Trial, config: LoaderConfig) -> TrialRecord:
-        setting = self.setting
-        request = setting.request(config, phase="search", number=trial.number, incumbent=self.ledger.best())
-        trial.set_user_attr(KEY, request.key)
-        breach = self.forecast.breach(config)
-        if breach is None:
-            record = setting.runner.run(request)
-            if disqualifies(record) or record.measurement is not None:
-                return record
-            again = setting.runner.run(request)  # a bad reading says nothing of the configuration
-            return again.replace(attempts=record.attempts + again.attempts)
+    def _predicted(self, request: TrialRequest, breach: Failure) -> TrialRecord:
         return TrialRecord(
             key=request.key,
             study=request.study,
             number=request.number,
             phase="search",
             workload=request.workload,
-            config=config,
+            config=request.config,
             failure=breach,
-            machine=setting.inspection.machine,
-            dataset=setting.inspection.dataset,
+            machine=self.setting.inspection.machine,
+            dataset=self.setting.inspection.dataset,
         )
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
@@ -187,6 +252,9 @@ class Search:
         told = self.ledger.verdict(known) if known else None
         trial.set_constraint(CONSTRAINT, told.constraint if told else 1.0)
         self.study.tell(trial, told.value if told else 0.0)
+
+    def _count_repeat(self) -> None:
+        """Propose what promises most, where the sampler has given nothing new for some time."""
         self._repeats += 1
         if self._repeats >= REPEATS_BEFORE_GUESS:
             choices = self.setting.space.choices_of(self._next_guess())
@@ -194,7 +262,7 @@ class Search:
 
     def _next_guess(self) -> LoaderConfig:
         """Give the unmeasured configuration that promises most, else any."""
-        left = self.setting.space.points - self.ledger.known()
+        left = self._left()
         found, _ = self._promising() or (None, 0.0)
         return (
             found if found is not None and found in left else self._random.choice(sorted(left, key=LoaderConfig.label))

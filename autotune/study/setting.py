@@ -25,7 +25,7 @@ from autotune.spec import (
 from autotune.spec.record import Phase
 from autotune.spec.study import Promotion
 from autotune.study.limits import limit_bytes
-from autotune.trial import TrialRunner
+from autotune.trial import TrialPool
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Setting:
         spec: The study.
         inspection: What is known of dataset and machine.
         space: What may be proposed.
-        runner: Measures.
+        pool: Measures.
         store: Keeps.
         listeners: Are told.
         archive_root: Folder of archives.
@@ -76,7 +76,7 @@ class Setting:
     spec: StudySpec
     inspection: Inspection
     space: Space
-    runner: TrialRunner
+    pool: TrialPool
     store: RecordStore
     archive_root: Path
     cache_root: Path

@@ -61,6 +61,8 @@ class LocalRunner:
         start: `fork` from a preloaded server, or a `fresh` interpreter for each trial; None is
             `fork` on Linux and `fresh` elsewhere, where forking after loading libraries is not safe.
         cpu_cap: Most CPUs that the user allows.
+        emulated_node: Name of this machine where it shares its host with others that pretend to be machines: records
+            carry it, and CPU time of others is not looked at where the consumer's step is emulated.
         on_progress: Told phase, samples done and all samples of slow preparations; never while a window is timed.
     """
 
@@ -69,10 +71,12 @@ class LocalRunner:
         *,
         start: Literal["fork", "fresh"] | None = None,
         cpu_cap: int | None = None,
+        emulated_node: str | None = None,
         on_progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self._start = start or ("fork" if sys.platform == "linux" else "fresh")
         self._cpu_cap = cpu_cap
+        self._emulated_node = emulated_node
         self._on_progress = on_progress
         self._server: ServerConnection | None = None
         self._lock = threading.Lock()
@@ -179,6 +183,7 @@ class LocalRunner:
             cpu_cap=self._cpu_cap,
             preload=self._preload,
             cpu_group=None if group is None else str(group),
+            emulated_node=self._emulated_node,
         )
 
     def _start_trial(self, order: Order, *, pipe: int, log: int) -> ServerConnection:

@@ -33,18 +33,23 @@ def sent_source(payload: Mapping[str, Any]) -> DatasetSource:
 def payload_digest(payload: Mapping[str, Any]) -> str:
     """Tell step and collate function apart from others: what was measured with those does not answer for them."""
     sent = {name: value for name, value in payload.items() if name != "dataset"}
-    return hashlib.sha256(_pickled(sent)).hexdigest()[:16]
+    return hashlib.sha256(pickled(sent)).hexdigest()[:16]
 
 
-def _pickled(objects: Mapping[str, Any]) -> bytes:
+def pickled(objects: Mapping[str, Any]) -> bytes:
+    """Write objects that have no dotted path as bytes.
+
+    Raises:
+        DatasetError: One of them cannot be pickled.
+    """
     try:
-        pickled: bytes = cloudpickle.dumps(dict(objects))
+        data: bytes = cloudpickle.dumps(dict(objects))
     except Exception as error:
         raise DatasetError(
             f"{', '.join(objects)} cannot be sent to the measuring process ({type(error).__name__}: {error}); "
             "open files and connections lazily, when the first sample is read"
         ) from error
-    return pickled
+    return data
 
 
 @contextmanager
@@ -56,11 +61,17 @@ def payload_file(payload: Mapping[str, Any] | None, home: Path) -> Iterator[Path
     if payload is None:
         yield None
         return
-    path = home / f"payload-{platform.node()}.pkl"
+    with private_file(pickled(payload), home / f"payload-{platform.node()}.pkl") as path:
+        yield path
+
+
+@contextmanager
+def private_file(data: bytes, path: Path) -> Iterator[Path]:
+    """Keep bytes in a file that nobody else can read, for as long as the block runs; what was there is replaced."""
     path.unlink(missing_ok=True)
     path.touch(mode=0o600)
     try:
-        path.write_bytes(_pickled(payload))
+        path.write_bytes(data)
         yield path
     finally:
         path.unlink(missing_ok=True)

@@ -32,14 +32,26 @@ class ReplayRunner:
         landscape: The recorded rates.
         seed: Seed of the noise.
         noise: What is done to the rates; None leaves the noise of the recording.
+        host: Name of the machine that answers; None is that of the recording.
+        speed: Rates of this machine over those of the recording.
     """
 
-    def __init__(self, landscape: Landscape, *, seed: int = 0, noise: Noise | None = None) -> None:
+    def __init__(
+        self,
+        landscape: Landscape,
+        *,
+        seed: int = 0,
+        noise: Noise | None = None,
+        host: str | None = None,
+        speed: float = 1.0,
+    ) -> None:
         self.runs = 0
         self.elapsed_s = 0.0
         self._landscape = landscape
         self._noise = NoiseSource(noise or Noise(), landscape.residuals, seed=seed)
         self._built: set[tuple[str, str | None]] = set()
+        self._machine = landscape.inspection.machine.replace(**({} if host is None else {"host": host}))
+        self._speed = speed
 
     def run(self, request: TrialRequest) -> TrialRecord:
         """Answer with the configuration's rate as the noise has it; an unknown one is `invalid`."""
@@ -55,7 +67,7 @@ class ReplayRunner:
             if rate is None or factor is None:
                 failure = Failure(kind="senseless", phase="report", message=f"a rate is above 0, got {entry.rates}")
             else:
-                measurement = self._measurement(request, entry, rate * factor)
+                measurement = self._measurement(request, entry, rate * factor * self._speed)
         wall_s = self._wall_s(entry, measurement)
         self.elapsed_s += wall_s
         return TrialRecord(
@@ -67,7 +79,7 @@ class ReplayRunner:
             config=request.config,
             measurement=measurement,
             failure=failure,
-            machine=self._landscape.inspection.machine,
+            machine=self._machine,
             dataset=self._landscape.inspection.dataset,
             wall_s=wall_s,
             attempts=1 + RETRY_LIMIT if failure is not None and failure.retryable else 1,
@@ -75,7 +87,7 @@ class ReplayRunner:
 
     def inspect(self, request: TrialRequest) -> Inspection | Failure:  # noqa: ARG002 - the protocol's
         """Answer with dataset and machine of the recording."""
-        return self._landscape.inspection
+        return self._landscape.inspection.replace(machine=self._machine)
 
     def probe(self, request: TrialRequest) -> Profile | Failure:  # noqa: ARG002 - the protocol's
         """Answer with the profile of the recording, or that there was none."""

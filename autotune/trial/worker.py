@@ -204,11 +204,17 @@ class Trial:
             if self._workload.dataset.type_name is not None:
                 # only the tuner knows what the script's module is called: here `__main__` is the server
                 facts = facts.replace(type_name=self._workload.dataset.type_name)
-            machine = machine_facts(cpu_cap=self._order.cpu_cap)
+            machine = self._machine()
             self._report(Report(machine=machine, dataset=facts))
         with self._in_phase("predict"):
             device = resolve_device(self._workload.device)
         return _Source(dataset=dataset, facts=facts, machine=machine, payload=payload, device=device)
+
+    def _machine(self) -> MachineFacts:
+        """Describe this machine; one that is emulated carries a name of its own."""
+        machine = machine_facts(cpu_cap=self._order.cpu_cap)
+        node = self._order.emulated_node
+        return machine if node is None else machine.replace(host=f"{machine.host}/{node}", environment="emulated")
 
     def _payload(self) -> dict[str, Any]:
         """Read the objects that the tuner wrote to its private file for this trial."""
@@ -257,6 +263,8 @@ class Trial:
             cold_paths=cold_paths,
             own_pids=(self._order.tuner_pid, os.getppid()),
             own_quota=self._request.cpus is not None,
+            # emulated steps sleep, so emulated machines take CPU time from each other only beside the step
+            watch_others=self._order.emulated_node is None or self._workload.consumer.kind != "emulated",
             on_edge=self._note_workers,
         )
         return self._around

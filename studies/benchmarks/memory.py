@@ -36,7 +36,7 @@ from autotune.study.optuna_store import sampler
 from autotune.study.replayed import RecordsInMemory
 from autotune.study.run import run_study
 from autotune.study.setting import Setting
-from autotune.trial import LocalRunner
+from autotune.trial import LocalRunner, SinglePool
 from autotune.units import MIB, format_bytes
 
 RECORDS = Path(__file__).resolve().parent.parent / "records"
@@ -157,7 +157,7 @@ def tuned(spec: StudySpec, runner: LocalRunner, folder: Path) -> tuple[StudySumm
         spec=spec,
         inspection=inspection,
         space=Space.of_study(spec, inspection),
-        runner=runner,
+        pool=SinglePool(runner),
         store=RecordsInMemory(),
         archive_root=folder / "archives",
         cache_root=folder / "cache",

@@ -35,7 +35,7 @@ from autotune.study.memory import MemoryModel
 from autotune.study.race import Race
 from autotune.study.runs import Runs
 from autotune.study.setting import Setting
-from autotune.trial import LocalRunner
+from autotune.trial import LocalRunner, SinglePool
 from autotune.units import GIB, MIB
 
 pytestmark = [pytest.mark.fault, pytest.mark.skipif(sys.platform != "linux", reason="Linux is the reference")]
@@ -286,7 +286,7 @@ def test_a_noisy_neighbour_in_half_of_the_race_is_noticed_and_nothing_is_promote
         inspection = inspect_dataset(runner, spec, at=at)
         space = Space.of_study(spec, inspection)
         setting = Setting(
-            run_key="run", spec=spec, inspection=inspection, space=space, runner=runner, store=registry,
+            run_key="run", spec=spec, inspection=inspection, space=space, pool=SinglePool(runner), store=registry,
             archive_root=at.archive_root, cache_root=at.cache_root, listeners=[neighbour],
         )  # fmt: skip
         runs = Runs(setting, Ledger(), setting.clock())

@@ -49,7 +49,7 @@ def check(
     default = deployed.default
     configs = list(dict.fromkeys([deployed.config, default, *([before.config] if before else [])]))
     run = saved_runs(spec, at=at, registry=registry, runner=runner, on_run=on_run)
-    blocks = Blocks(configs, run)
+    blocks = Blocks(configs)
     failed = _measure(blocks, deployed.config, pairs=_pairs(spec, len(configs), allowed_s), until_s=clock() + allowed_s,
                       run=run, clock=clock)  # fmt: skip
     hindrance = next((one for one in failed if one.phase in _PREPARING), None)
@@ -83,7 +83,7 @@ def _measure(
         began_s = clock()
         if number and began_s + block_s > until_s:
             break
-        block = blocks.add()
+        block = blocks.measure(run)
         record = block[config]
         if disqualifies(record) and not failed and _phase(record) not in _PREPARING:
             failed += _failures([record])

@@ -13,6 +13,7 @@ from autotune.spec.study_file import spec_from_fields
 from autotune.study.optuna_store import open_storage, open_study, settle_stale
 from autotune.study.run import run_study
 from autotune.study.setting import Setting
+from autotune.trial import SinglePool
 from autotune.trial.landscape import make_landscape
 from autotune.trial.noise import Noise
 from autotune.trial.replay import ReplayRunner
@@ -75,7 +76,7 @@ def make_bench(tmp_path):
         landscape = make_landscape(answers, machine=machine, dataset=DATASET)
         runner = runner_class(landscape, seed=draws, noise=Noise(run_to_run=noise))
         setting = Setting(
-            run_key="run", spec=spec, inspection=inspection, space=space, runner=runner, store=registry,
+            run_key="run", spec=spec, inspection=inspection, space=space, pool=SinglePool(runner), store=registry,
             archive_root=tmp_path / "archives", cache_root=tmp_path / "cache", listeners=listeners,
             clock=lambda: runner.runs * SECONDS_A_RUN,
         )  # fmt: skip

@@ -67,9 +67,9 @@ def test_blocks_alternate_their_order_so_that_drift_hits_both_alike():
         order.append(config)
         return measured_record(config, 100.0 + len(order))
 
-    blocks = Blocks([first, second], run)
+    blocks = Blocks([first, second])
     for _ in range(3):
-        blocks.add()
+        blocks.measure(run)
     assert order == [first, second, second, first, first, second]
     assert blocks.rates(first) == [101.0, 104.0, 105.0]
     assert blocks.paired_rates(first, second) == [(101.0, 102.0), (104.0, 103.0), (105.0, 106.0)]

@@ -1,0 +1,204 @@
+"""`RayClasses`: the nodes of a Ray cluster as pools of machines, one for each class, for as long as studies run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from autotune import __version__
+from autotune.compose.places import Places
+from autotune.compose.runs import inspect_dataset
+from autotune.errors import AutotuneError, ConflictError, DatasetError, FactoryError, MachineBusyError, NoMachineError
+from autotune.spec import Inspection, StudySpec
+from autotune.study.earlier import other_majors
+from autotune.trial import MachinePool
+from autotune.trial.ray import RayCluster, RayMachine, RayNode
+from autotune.trial.ray_messages import NodeOrder
+
+_LOG = logging.getLogger(__name__)
+
+NODE_AWAITED_S = 120.0
+"""How long studies wait for a node once their last one is lost: a cluster that scales replaces one within minutes."""
+_LOOKED_EVERY_S = 5.0
+_STARTS_MAX = 3
+"""How often a node that lives is started again before it is left alone."""
+_AT_ONCE = 16
+_ENDS_WITHIN_S = 20.0
+
+
+class RayClasses:
+    """Looks at every node of a cluster, and has those measure that can; nodes that join later do so too.
+
+    Args:
+        cluster: The cluster.
+        spec: The study.
+        at: Where the driver keeps everything.
+        own_home: Folder that the driver was told to use, and the nodes then too; None leaves them their own.
+        payload: Objects without a dotted path; None without.
+        awaited_s: How long the machines of a class are waited for when the last one is lost.
+    """
+
+    def __init__(
+        self,
+        cluster: RayCluster,
+        spec: StudySpec,
+        *,
+        at: Places,
+        own_home: Path | None,
+        payload: bytes | None,
+        awaited_s: float,
+    ) -> None:
+        self.pools: dict[str, MachinePool] = {}
+        self.inspections: dict[str, Inspection] = {}
+        self._cluster = cluster
+        self._spec = spec
+        self._at = at
+        self._own_home = own_home
+        self._payload = payload
+        self._awaited_s = awaited_s
+        self._machines: dict[str, RayMachine] = {}
+        self._starts: Counter[str] = Counter()
+        self._guard = threading.Lock()
+        self._ended = threading.Event()
+        self._watching = threading.Thread(target=self._watch, name="nodes", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Look at all nodes.
+
+        Raises:
+            NoMachineError: None of them can measure; the message says why for each.
+            MachineBusyError: Other jobs hold all of them.
+            DatasetError: The dataset can be read on none of them.
+        """
+        errors = self._look(self._cluster.nodes())
+        if not self.pools:
+            self.close()
+            raise _worst(errors)
+        self._watching.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all that was started on the nodes."""
+        self._ended.set()
+        if self._watching.is_alive():
+            self._watching.join(_ENDS_WITHIN_S)
+        for pool in self.pools.values():
+            pool.close()
+
+    def present(self) -> dict[str, int]:
+        """Count the machines of each class."""
+        return {name: pool.capacity for name, pool in self.pools.items()}
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_LOOKED_EVERY_S):
+            try:
+                self._look(self._missing())
+            except Exception:  # noqa: BLE001  (the studies go on with the machines that they have)
+                _LOG.exception("the nodes of the cluster could not be looked at; joining ones are not used for now")
+
+    def _missing(self) -> list[RayNode]:
+        """Give the nodes that are up and do not measure, but may."""
+        serving = {node_id for node_id, machine in self._machines.items() if not machine.lost}
+        return [
+            node
+            for node in self._cluster.nodes()
+            if node.node_id not in serving and self._starts[node.node_id] < _STARTS_MAX
+        ]
+
+    def _look(self, nodes: Iterable[RayNode]) -> list[AutotuneError]:
+        """Start nodes and take in those that can measure; gives why the others cannot."""
+        with ThreadPoolExecutor(max_workers=_AT_ONCE) as threads:
+            errors = [error for error in threads.map(self._taken_in, nodes) if error is not None]
+        for error in errors:
+            _LOG.warning("left out: %s", error)
+        return errors
+
+    def _taken_in(self, node: RayNode) -> AutotuneError | None:
+        self._starts[node.node_id] += 1
+        try:
+            machine = self._cluster.start(node, self._order(node), self._payload)
+        except AutotuneError as error:
+            return error
+        try:
+            inspection = inspect_dataset(machine, self._spec, at=self._at)
+            self._admit(node, machine, inspection)
+        except AutotuneError as error:
+            machine.close()
+            return type(error)(f"node {node.name}: {error}")
+        return None
+
+    def _admit(self, node: RayNode, machine: RayMachine, inspection: Inspection) -> None:
+        """Have a machine measure with the others of its class.
+
+        Raises:
+            ConflictError: They have another dataset, or other major versions.
+        """
+        name = inspection.machine.machine_class
+        with self._guard:
+            if self._ended.is_set():
+                machine.close()
+                return
+            if name not in self.pools:
+                if self._watching.is_alive():
+                    raise ConflictError(f"no study was begun for its class ({name}); run the same command again later")
+                self.inspections[name] = inspection
+                self.pools[name] = MachinePool(wait_s=self._awaited_s)
+            _check_alike(self.inspections[name], inspection)
+            self._machines[node.node_id] = machine
+            self.pools[name].add(machine)
+
+    def _order(self, node: RayNode) -> NodeOrder:
+        return NodeOrder(
+            version=__version__,
+            purpose=f"study {self._spec.name}",
+            home=None if self._own_home is None else str(self._own_home),
+            folder=str(Path.cwd()),
+            sys_path=tuple(sys.path),
+            emulated_node=node.node_id[:8] if node.emulated else None,
+        )
+
+
+def _check_alike(first: Inspection, other: Inspection) -> None:
+    """Refuse to measure the same study on unlike data, or with libraries of unlike major versions.
+
+    Raises:
+        ConflictError: They are unlike.
+    """
+    if (first.dataset, first.sample_structure) != (other.dataset, other.sample_structure):
+        raise ConflictError(
+            f"it has another dataset ({other.dataset.length} samples of {other.sample_structure}) than node "
+            f"{first.machine.host} ({first.dataset.length} of {first.sample_structure}); bring both to the same state"
+        )
+    if other_majors(first.machine, other.machine):
+        raise ConflictError(
+            f"it has other versions ({_shown(other.machine.versions)}) than node {first.machine.host} "
+            f"({_shown(first.machine.versions)}); install the same major versions on both"
+        )
+
+
+def _shown(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _worst(errors: list[AutotuneError]) -> AutotuneError:
+    """Give the error of a cluster of which no node can measure: what is wrong with the study goes first."""
+    for kind in (FactoryError, DatasetError):
+        for error in errors:
+            if isinstance(error, kind):
+                return error
+    told = "; ".join(str(error) for error in errors) or "it has none that is up"
+    if errors and all(isinstance(error, MachineBusyError) for error in errors):
+        return MachineBusyError(told)
+    return NoMachineError(f"no node of the cluster can measure: {told}")

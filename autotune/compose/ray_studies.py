@@ -1,0 +1,122 @@
+"""Studies that the nodes of a Ray cluster measure for: one for each class of machines, side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+from autotune.compose.places import Places
+from autotune.compose.ray_classes import NODE_AWAITED_S, RayClasses
+from autotune.compose.ray_node import NodeMachine
+from autotune.compose.running import begin_run, finish_run, make_setting, make_tracker, settle_interrupted, warm_up
+from autotune.registry import Registry, check_separate, open_registry, registry_address
+from autotune.spec import Inspection, StudyListener, StudySpec, StudySummary
+from autotune.study.lock import machine_lock
+from autotune.trial import TrialPool
+from autotune.trial.payload import pickled
+from autotune.trial.ray import CONNECTED_WITHIN_S, RayCluster
+
+
+class ClassesListener(Protocol):
+    """Is told which machines measure, and gives who is told how the study of each class goes."""
+
+    def on_machines(self, present: Mapping[str, int]) -> None:
+        """So many machines of each class take part now."""
+
+    def studying(self, machine_class: str) -> Sequence[StudyListener]:
+        """Give listeners of the study of one class."""
+
+
+def tune_on_ray(
+    spec: StudySpec,
+    address: str,
+    *,
+    at: Places,
+    listener: ClassesListener,
+    own_home: Path | None = None,
+    payload: Mapping[str, Any] | None = None,
+    node_awaited_s: float = NODE_AWAITED_S,
+    connected_within_s: float = CONNECTED_WITHIN_S,
+) -> dict[str, StudySummary]:
+    """Run a study on the nodes of a Ray cluster, from start or from where a killed driver left it.
+
+    This process asks, keeps and tells; nothing else has a connection to Optuna or the registry. Its own machine
+    measures where it is a node.
+
+    Args:
+        spec: The study.
+        address: Of the cluster: `auto` is the one that this machine belongs to; else `host:port` or `ray://host:port`.
+        at: Where everything is kept here.
+        listener: Is told how it goes.
+        own_home: Folder for archives and caches on the nodes too; None leaves them their own.
+        payload: Objects without a dotted path: `dataset`, `step`, `collate_fn`.
+        node_awaited_s: How long it waits for a node once the last one of a class is lost.
+        connected_within_s: How long the cluster gets to answer.
+
+    Returns:
+        How it ended for each class of machines.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        NoMachineError: There is no cluster, no node that can measure, or none was left.
+        MachineBusyError: Other jobs hold all nodes, or another process drives a study from the same home.
+        DatasetError: The dataset can be read on no node.
+    """
+    check_separate(registry_address(at.home, at.registry_url), at.optuna_url, at.tracking_uri)
+    sent = None if payload is None else pickled(payload)
+    with (
+        machine_lock(f"driving study {spec.name}", path=at.home / "driver.lock"),
+        open_registry(at.home, at.registry_url) as registry,
+        closing(RayCluster(address, NodeMachine, connected_within_s=connected_within_s)) as cluster,
+        ThreadPoolExecutor(thread_name_prefix="study") as threads,
+        RayClasses(cluster, spec, at=at, own_home=own_home, payload=sent, awaited_s=node_awaited_s) as classes,
+    ):
+        listener.on_machines(classes.present())
+        settle_interrupted(spec, registry, at)
+        driver = _Driver(spec, at=at, registry=registry, listener=listener)
+        begun = {
+            name: threads.submit(driver.decide, pool, classes.inspections[name])
+            for name, pool in sorted(classes.pools.items())
+        }
+        return _results(begun)
+
+
+class _Driver:
+    """Decides for each class of machines, each in a thread of its own.
+
+    Args:
+        spec: The study.
+        at: Where everything is kept.
+        registry: The registry.
+        listener: Is told how it goes.
+    """
+
+    def __init__(self, spec: StudySpec, *, at: Places, registry: Registry, listener: ClassesListener) -> None:
+        self._spec = spec
+        self._at = at
+        self._registry = registry
+        self._listener = listener
+        self._beginning = threading.Lock()
+
+    def decide(self, pool: TrialPool, inspection: Inspection) -> StudySummary:
+        """Run the whole study on the machines of one class."""
+        with self._beginning:  # two that make their schemas or studies at once would be in each other's way
+            tracker = make_tracker(self._registry, self._at)
+            warm_up(tracker)
+            listeners = (*self._listener.studying(inspection.machine.machine_class), tracker)
+            setting = make_setting(
+                self._spec, inspection, pool=pool, registry=self._registry, at=self._at, listeners=listeners
+            )
+            setting, study = begin_run(setting, self._at)
+        return finish_run(setting, study, self._at)
+
+
+def _results(begun: Mapping[str, Future[StudySummary]]) -> dict[str, StudySummary]:
+    """Wait for all studies; an error of one is raised once the others have come to their decision."""
+    for future in begun.values():
+        future.exception()
+    return {name: future.result() for name, future in begun.items()}

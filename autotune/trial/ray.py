@@ -1,0 +1,277 @@
+"""A Ray cluster as machines: one actor a node measures there, one trial at a time. The only home of Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from autotune.constants import RETRY_LIMIT
+from autotune.errors import (
+    MachineBusyError,
+    MachineLostError,
+    MissingExtraError,
+    NoMachineError,
+    TrialServerError,
+)
+from autotune.spec import Failure, Inspection, Profile, TrialRecord, TrialRequest
+from autotune.trial.ray_messages import NodeAnswer, NodeOrder
+from autotune.units import format_seconds
+
+_logger = logging.getLogger(__name__)
+
+CONNECTED_WITHIN_S = 20.0
+"""How long a cluster gets to answer before it counts as absent."""
+_STARTED_WITHIN_S = 90.0
+"""How long a node gets to start a process and take its machine's lock; with a cold disk Python alone takes long."""
+_ANSWERED_WITHIN_S = 60.0
+"""How much longer than its time-outs allow a node may take for a trial, before it counts as lost."""
+_LEFT_WITHIN_S = 5.0
+
+
+class NodeProgram(Protocol):
+    """What runs on a node; everything goes in and comes out as JSON, but for the bytes of the payload."""
+
+    def begin(self, order: str, payload: bytes | None) -> str:
+        """Take an order, and the objects that have no dotted path; gives a `NodeAnswer`."""
+
+    def measure(self, request: str) -> str:
+        """Measure a request; gives a `NodeAnswer`."""
+
+    def inspect(self, request: str) -> str:
+        """Look at a request's dataset and the machine; gives a `NodeAnswer`."""
+
+    def probe(self, request: str) -> str:
+        """Look at where time and memory go; gives a `NodeAnswer`."""
+
+    def leave(self) -> str:
+        """Remove what would outlive the process; gives a `NodeAnswer`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayNode:
+    """A node that is up.
+
+    Attributes:
+        node_id: Ray's key of it.
+        host: Host name.
+        gpus: Accelerators that Ray manages there; all of them are reserved while the node measures.
+        emulated: Whether it shares its host with other nodes.
+    """
+
+    node_id: str
+    host: str
+    gpus: float
+    emulated: bool
+
+    @property
+    def name(self) -> str:
+        """Name for people: that of the host, with the beginning of the key where hosts do not tell nodes apart."""
+        return f"{self.host}/{self.node_id[:8]}" if self.emulated else self.host
+
+
+class RayCluster:
+    """A connection to a Ray cluster, which this process joins as a driver.
+
+    Args:
+        address: `auto` is the cluster that this machine belongs to; else `host:port`, or `ray://host:port`.
+        program: What runs on the nodes; a class that can be imported there.
+        connected_within_s: How long the cluster gets to answer.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        SpecError: The address has another form.
+        NoMachineError: There is no cluster at that address.
+    """
+
+    def __init__(
+        self, address: str, program: Callable[[], NodeProgram], *, connected_within_s: float = CONNECTED_WITHIN_S
+    ) -> None:
+        self._ray = _imported()
+        self._joined = not self._ray.is_initialized()
+        self._actor_class = self._ray.remote(program)
+        if self._joined:
+            _connect(self._ray, address, within_s=connected_within_s)
+
+    def close(self) -> None:
+        """Leave the cluster, where this joined it; may be called twice."""
+        if self._joined and self._ray.is_initialized():
+            self._ray.shutdown()
+
+    def nodes(self) -> list[RayNode]:
+        """List the nodes that are up."""
+        up = [node for node in self._ray.nodes() if node["Alive"]]
+        shared = Counter(node["NodeManagerHostname"] for node in up)
+        return [
+            RayNode(
+                node_id=node["NodeID"],
+                host=node["NodeManagerHostname"],
+                gpus=node["Resources"].get("GPU", 0.0),
+                emulated=shared[node["NodeManagerHostname"]] > 1,
+            )
+            for node in up
+        ]
+
+    def start(self, node: RayNode, order: NodeOrder, payload: bytes | None) -> RayMachine:
+        """Start the program on a node.
+
+        Args:
+            node: Where.
+            order: What it is told first.
+            payload: Objects without a dotted path; None without.
+
+        Raises:
+            MachineLostError: The node does not start it, or refuses; the message says why.
+            MachineBusyError: Another tuning job holds the machine.
+        """
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        actor = self._actor_class.options(
+            num_cpus=0,
+            num_gpus=node.gpus,
+            max_restarts=0,
+            max_concurrency=2,  # so that it can be told to leave while it measures
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
+        ).remote()
+        machine = RayMachine(self._ray, actor, name=node.name)
+        try:
+            machine.begin(order, payload)
+        except (MachineLostError, MachineBusyError):
+            machine.close()
+            raise
+        return machine
+
+
+class RayMachine:
+    """A node that measures; a `autotune.trial.TrialRunner`.
+
+    Every method raises `MachineLostError` where the node is gone, and `TrialServerError` where it can start no process.
+
+    Args:
+        ray: The package.
+        actor: The program on the node.
+        name: Name for people.
+    """
+
+    def __init__(self, ray: Any, actor: Any, *, name: str) -> None:
+        self.name = name
+        self.lost = False
+        self._ray = ray
+        self._actor = actor
+
+    def begin(self, order: NodeOrder, payload: bytes | None) -> None:
+        """Have it take the machine's lock.
+
+        Raises:
+            MachineBusyError: Another tuning job holds the machine.
+        """
+        self._ask(self._actor.begin, order.to_json(), payload, within_s=_STARTED_WITHIN_S)
+
+    def run(self, request: TrialRequest) -> TrialRecord:
+        """Measure one configuration there; see `TrialRunner.run`."""
+        within_s = (1 + RETRY_LIMIT) * request.timeout_s + _ANSWERED_WITHIN_S
+        answer = self._ask(self._actor.measure, request.to_json(), within_s=within_s)
+        assert answer.record is not None  # noqa: S101 - what is no error has it
+        return answer.record
+
+    def inspect(self, request: TrialRequest) -> Inspection | Failure:
+        """Look at dataset and machine there; see `TrialRunner.inspect`."""
+        answer = self._ask(self._actor.inspect, request.to_json(), within_s=request.timeout_s + _ANSWERED_WITHIN_S)
+        found = answer.failure or answer.inspection
+        assert found is not None  # noqa: S101 - what is no error has one of them
+        return found
+
+    def probe(self, request: TrialRequest) -> Profile | Failure:
+        """Look there at where time and memory go; see `TrialRunner.probe`."""
+        answer = self._ask(self._actor.probe, request.to_json(), within_s=request.timeout_s + _ANSWERED_WITHIN_S)
+        found = answer.failure or answer.profile
+        assert found is not None  # noqa: S101 - what is no error has one of them
+        return found
+
+    def close(self) -> None:
+        """End the program with the trial that it may run; may be called twice."""
+        if not self.lost:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._ray.get(self._actor.leave.remote(), timeout=_LEFT_WITHIN_S)
+        self.lost = True
+        self._ray.kill(self._actor)  # the trial server there sees that, and clears away what ran
+
+    def _ask(self, method: Any, *values: Any, within_s: float) -> NodeAnswer:
+        """Have a method called there, and take its answer."""
+        errors = self._ray.exceptions
+        try:
+            answer = NodeAnswer.from_json(self._ray.get(method.remote(*values), timeout=within_s))
+        except errors.GetTimeoutError as error:
+            raise self._loss(f"has not answered within {format_seconds(within_s)}") from error
+        except errors.RayTaskError as error:
+            raise self._loss(f"cannot measure: {_last_line(error)}") from error
+        except errors.RayError as error:
+            raise self._loss(f"is gone: {_last_line(error)}") from error
+        if answer.busy is not None:
+            raise MachineBusyError(f"node {self.name}: {answer.busy}")
+        if answer.no_server is not None:
+            raise TrialServerError(f"node {self.name}: {answer.no_server}")
+        if answer.refusal is not None:
+            raise self._loss(f"cannot measure: {answer.refusal}")
+        return answer
+
+    def _loss(self, what: str) -> MachineLostError:
+        self.lost = True
+        return MachineLostError(f"node {self.name} {what}")
+
+
+def _imported() -> Any:
+    try:
+        import ray
+        import ray.exceptions
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "measuring on a Ray cluster needs the package 'ray'; install it here and on every node by: "
+            "pip install 'dataloader-autotune[ray]'"
+        ) from error
+    return ray
+
+
+def _connect(ray: Any, address: str, *, within_s: float) -> None:
+    """Join a cluster.
+
+    Raises:
+        NoMachineError: There is none at that address.
+    """
+    if address != "auto" and "://" not in address:
+        _check_reachable(address, within_s=within_s)
+    try:
+        ray.init(address=address, namespace="autotune", log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise NoMachineError(f"no Ray cluster can be joined at {address!r}: {_last_line(error)}; {_WAY_IN}") from error
+
+
+_WAY_IN = "`ray status --address ADDRESS` tells whether one is up, `ray start --head` starts one"
+
+
+def _check_reachable(address: str, *, within_s: float) -> None:
+    """Look whether somebody listens, as Ray itself would try for much longer.
+
+    Raises:
+        SpecError: It is no address.
+        NoMachineError: Nobody does.
+    """
+    host, separator, port = address.rpartition(":")
+    if not separator or not port.isdecimal():
+        raise NoMachineError(
+            f"the address of a Ray cluster is `auto`, `host:port` or `ray://host:port`, got {address!r}"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=within_s).close()
+    except OSError as error:
+        raise NoMachineError(f"no Ray cluster answers at {address!r} ({error}); {_WAY_IN}") from error
+
+
+def _last_line(error: BaseException) -> str:
+    """Give the line of an error of Ray's that says what happened: they quote whole tracebacks of the node."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

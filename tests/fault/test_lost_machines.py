@@ -1,0 +1,91 @@
+"""Machines are killed while a study measures on them: no trial is lost, none is doubled."""
+
+import random
+import threading
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+from machine_processes import MachineProcess
+from optuna.trial import TrialState
+
+from autotune.study.optuna_store import KEY, sampler
+from autotune.study.replayed import RecordsInMemory, Replays
+from autotune.study.run import run_study
+from autotune.study.setting import Setting
+from autotune.trial import Landscape, MachinePool
+
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
+
+LANDSCAPES = Path(__file__).parents[2] / "studies" / "records" / "landscapes"
+KILLS, AT_ONCE = 20, 4
+SECONDS_A_TRIAL = 0.02
+
+
+class Noting(RecordsInMemory):
+    """Notes how often each record was kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.saved = Counter()
+
+    def save_record(self, record):
+        self.saved[record.key] += 1
+        super().save_record(record)
+
+
+class Killer:
+    """Kills one of the machines that serve every now and then, and has another one take its place."""
+
+    def __init__(self, landscape, seed):
+        self._draw = random.Random(seed)
+        machines = [
+            MachineProcess(landscape, f"machine {place}", seed=place, seconds=SECONDS_A_TRIAL)
+            for place in range(AT_ONCE + KILLS)
+        ]
+        self._serving, self._spare = machines[:AT_ONCE], machines[AT_ONCE:]
+        self.pool = MachinePool(self._serving, wait_s=10.0)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._kill)
+        self._thread.start()
+        self.killed = []
+
+    def close(self):
+        self._ended.set()
+        self._thread.join()
+        self.pool.close()
+        for machine in self._spare:
+            machine.close()
+
+    def _kill(self):
+        while self._spare and not self._ended.wait(self._draw.uniform(0, 0.15)):
+            machine = self._serving.pop(self._draw.randrange(AT_ONCE))
+            machine.kill()
+            self.killed.append(machine.host)
+            self._serving.append(self._spare.pop())
+            self.pool.add(self._serving[-1])
+
+
+def test_no_trial_is_lost_or_doubled_in_twenty_random_kills():
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    replays = Replays(Landscape.load(LANDSCAPES / "C.json"))
+    store, study = Noting(), optuna.create_study(direction="maximize", sampler=sampler(0))
+    with closing(Killer(replays.landscape, seed=0)) as killer:
+        setting = Setting(
+            run_key="run", spec=replays._spec, inspection=replays.landscape.inspection, space=replays.space,
+            pool=killer.pool, store=store, archive_root=Path("archives"), cache_root=Path("cache"),
+        )  # fmt: skip
+        summary = run_study(setting, study)
+        killed = list(killer.killed)
+    assert len(killed) == KILLS, "the study was over before all machines were killed"
+    records = store.records("replay")
+    assert set(store.saved.values()) == {1}
+    searched = [record for record in records if record.phase == "search"]
+    assert len({record.config for record in searched}) == len(searched)
+    told = {trial.user_attrs[KEY]: trial for trial in study.get_trials() if KEY in trial.user_attrs}
+    assert told.keys() == {record.key for record in searched}
+    assert {trial.state for trial in told.values()} == {TrialState.COMPLETE}
+    assert summary.process_runs == sum(record.attempts for record in records if record.wall_s) + 1
+    assert replays.landscape.truth(summary.best) > 0.9 * replays.landscape.best.truth

@@ -1,0 +1,153 @@
+"""A real Ray cluster of several nodes, of which one is killed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from optuna.trial import TrialState
+from trial_requests import trial_request
+
+from autotune.registry import open_existing
+from autotune.study.optuna_store import KEY
+
+pytest.importorskip("ray", reason="the extra ray is not installed")
+
+from ray_clusters import ray_cluster
+
+from autotune import __version__
+from autotune.compose.ray_node import NodeMachine
+from autotune.trial import MachinePool
+from autotune.trial.ray import RayCluster
+from autotune.trial.ray_messages import NodeOrder
+
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
+
+SUPPORT = Path(__file__).resolve().parent.parent / "support"
+STUDY = """\
+name: scattered
+dataset: {factory: "trial_datasets:Plain", arguments: {count: 64, work_ms: 0.2}}
+consumer: {emulated: {step_ms: 3}}
+device: cpu
+budget: {time: 12s, trials: 8}
+space: {batch_size: [8, 16], num_workers: [0, 1], prefetch_factor: 2, cache: none, archive: [files, npy]}
+time_cap_s: 0.5
+confirm_time_cap_s: 0.5
+"""
+WITHIN_S = 90
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Give a folder whose home and lock are those of all nodes and drivers that start now."""
+    paths = [str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setenv("AUTOTUNE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("AUTOTUNE_LOCK", str(tmp_path / "machine.lock"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def until(condition, what):
+    end = time.monotonic() + WITHIN_S
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.02)
+    return found
+
+
+def servers():
+    """Give the trial servers of all nodes of this host that this test may have started."""
+    home = os.environ["AUTOTUNE_LOCK"]
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "autotune.trial.server" in " ".join(process.cmdline()) and process.environ()["AUTOTUNE_LOCK"] == home:
+                found.append(process)
+        except (psutil.Error, KeyError):
+            continue
+    return found
+
+
+def test_what_a_killed_node_measured_is_measured_on_another(place):
+    with ray_cluster(3) as cluster, closing(RayCluster(cluster.address, NodeMachine)) as connected:
+        nodes = {node.node_id: node for node in connected.nodes()}
+        assert all(node.emulated for node in nodes.values())
+        machines = {
+            node_id: connected.start(
+                node,
+                NodeOrder(version=__version__, purpose="test", folder=str(place), emulated_node=node_id[:8]),
+                b"any",
+            )
+            for node_id, node in nodes.items()
+        }
+        killed = next(iter(cluster.worker_nodes))
+        with closing(MachinePool(machines.values(), wait_s=30.0)) as pool:
+            requests = [trial_request(place, time_cap_s=1.0) for _ in range(7)]
+            futures = [pool.submit([request]) for request in requests]
+            until(lambda: len(servers()) == 3, "a trial on every node")
+            cluster.remove_node(killed, allow_graceful=False)
+            records = [future.result(WITHIN_S)[0] for future in futures]
+            assert pool.capacity == 2
+        assert [record.key for record in records] == [request.key for request in requests]
+        assert all(record.measurement is not None for record in records)
+        hosts = {record.machine.host.rpartition("/")[2] for record in records[3:]}
+        assert hosts == {node_id[:8] for node_id in nodes} - {killed.node_id[:8]}
+        until(lambda: not servers(), "the end of all trial servers")
+        assert len(list((place / "home").glob("payload-*.pkl"))) <= 1, "only the killed node could not remove its own"
+
+
+@dataclass
+class Ended:
+    """How a driver ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def driver(place, address, *further):
+    (place / "study.yaml").write_text(STUDY)
+    main = "from autotune.cli import main; main()"
+    command = [sys.executable, "-c", main, "tune", str(place / "study.yaml"), "--ray", address, "--json", *further]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place)
+
+
+def ended(process):
+    out, err = process.communicate(timeout=WITHIN_S)
+    return Ended(process.returncode, out, err)
+
+
+def records_of(home):
+    with open_existing(home) as registry:
+        return [] if registry is None else list(registry.records("scattered"))
+
+
+def test_a_study_for_each_class_goes_on_when_a_node_is_killed(place):
+    with ray_cluster(3, cpus=[{0}]) as cluster:
+        process = driver(place, cluster.address)
+        whole = [node for node in cluster.worker_nodes if node.node_id]
+        until(lambda: len(records_of(place / "home")) >= 4, "the first trials")
+        of_two = {record.machine.host for record in records_of(place / "home") if record.machine.cpu_count > 1}
+        killed = next(node for node in whole if not of_two or any(node.node_id[:8] in host for host in of_two))
+        cluster.remove_node(killed, allow_graceful=False)
+        end = ended(process)
+    assert end.code == 0, end.err
+    classes = json.loads(end.out)["classes"]
+    assert len({one["machine_class"] for one in classes}) == 2, end.err
+    records = records_of(place / "home")
+    assert len({record.key for record in records}) == len(records)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{place / 'home' / 'optuna.db'}")
+    trials = [trial for study in optuna.get_all_study_summaries(storage) for trial in
+              optuna.load_study(study_name=study.study_name, storage=storage).get_trials()]  # fmt: skip
+    assert not [trial for trial in trials if trial.state == TrialState.RUNNING]
+    told = [trial.user_attrs[KEY] for trial in trials if KEY in trial.user_attrs]
+    assert sorted(told) == sorted(record.key for record in records if record.phase == "search")
+    until(lambda: not servers(), "the end of all trial servers")

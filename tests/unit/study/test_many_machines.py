@@ -1,0 +1,130 @@
+"""Studies on several machines at once, over recorded rates."""
+
+import time
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from optuna.trial import TrialState
+
+from autotune.constants import PROCESS_RUNS_MAX
+from autotune.errors import MachineLostError, NoMachineError
+from autotune.study.optuna_store import KEY
+from autotune.trial import MachinePool
+from autotune.trial.noise import Noise
+from autotune.trial.replay import ReplayRunner
+
+SPEEDS = {"a": 1.0, "b": 0.9, "c": 1.12, "d": 0.97}
+
+
+def npy_is_faster(config):
+    return (300.0 if config.archive == "npy" else 100.0,)
+
+
+class Machine(ReplayRunner):
+    """Takes a moment, so that others run beside it."""
+
+    def run(self, request):
+        time.sleep(0.002)
+        return super().run(request)
+
+
+class LostAt(Machine):
+    """Is lost in one of its runs."""
+
+    def __init__(self, *args, at, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._at = at
+
+    def run(self, request):
+        record = super().run(request)
+        if self.runs == self._at:
+            raise MachineLostError("the machine is gone")
+        return record
+
+
+@pytest.fixture
+def make_many(make_bench):
+    """Make a study on four machines of unlike speed, of which some are lost in one of their runs."""
+
+    def make(rates, *, lost=None, **fields):
+        bench = make_bench(rates, **fields)
+        landscape = bench.runner._landscape
+        machines = [
+            LostAt(landscape, seed=place, noise=Noise(run_to_run=0.02), host=host, speed=speed,
+                   at=(lost or {}).get(host))
+            for place, (host, speed) in enumerate(SPEEDS.items())
+        ]  # fmt: skip
+        pool = MachinePool(machines, wait_s=0.1)
+        setting = replace(bench.setting, pool=pool, clock=lambda: sum(each.runs for each in machines) * 3.0 / 4)
+        return replace(bench, setting=setting), pool
+
+    return make
+
+
+def by_phase(records, phase):
+    return [record for record in records if record.phase == phase]
+
+
+def test_several_machines_come_to_the_same_decision(make_many):
+    bench, pool = make_many(npy_is_faster)
+    with closing(pool):
+        summary = bench.run()
+    assert summary.outcome == "gain"
+    assert summary.best.archive == "npy"
+    assert 3.0 * 0.93 < summary.ratio.low < summary.ratio.high < 3.0 * 1.07, "machines differ by more than a pair does"
+    assert summary.process_runs <= PROCESS_RUNS_MAX
+    assert any(note.startswith("4 machines of one class measured (a, b, c, d)") for note in summary.notes)
+
+
+def test_every_trial_is_kept_once_and_told_once(make_many):
+    bench, pool = make_many(npy_is_faster)
+    with closing(pool):
+        bench.run()
+    records = bench.store.records("s")
+    searched = by_phase(records, "search")
+    assert len({record.config for record in searched}) == len(searched)
+    assert {record.machine.host for record in searched} == set(SPEEDS)
+    told = {trial.user_attrs[KEY] for trial in bench.trials() if KEY in trial.user_attrs}
+    assert told == {record.key for record in searched}
+    assert {trial.state for trial in bench.trials()} <= {TrialState.COMPLETE, TrialState.WAITING}
+
+
+def test_a_pair_of_the_confirmation_is_measured_on_one_machine(make_many):
+    bench, pool = make_many(npy_is_faster)
+    with closing(pool):
+        summary = bench.run()
+    confirming = by_phase(bench.store.records("s"), "confirm")
+    for host in SPEEDS:
+        here = [record.config for record in confirming if record.machine.host == host]
+        assert here.count(summary.best) == here.count(summary.default)
+
+
+@pytest.mark.parametrize("lost", [{"b": 1}, {"a": 3, "c": 5}, {"a": 6, "b": 6, "d": 7}])
+def test_a_study_goes_on_where_machines_are_lost(make_many, lost):
+    bench, pool = make_many(npy_is_faster, lost=lost)
+    with closing(pool):
+        summary = bench.run()
+        assert pool.capacity == 4 - len(lost)
+    assert summary.outcome == "gain"
+    records = bench.store.records("s")
+    assert len({record.key for record in records}) == len(records)
+    searched = by_phase(records, "search")
+    assert {trial.user_attrs[KEY] for trial in bench.trials() if KEY in trial.user_attrs} == {r.key for r in searched}
+    assert not bench.trials(TrialState.RUNNING)
+
+
+def test_a_study_without_a_machine_ends_with_an_error_and_goes_on_later(make_many):
+    first, pool = make_many(npy_is_faster, lost=dict.fromkeys(SPEEDS, 3))
+    with closing(pool), pytest.raises(NoMachineError):
+        first.run()
+    finished = first.store.records("s")
+    assert len(finished) == 2 * len(SPEEDS), "each machine gave two records before it was lost"
+    running = first.trials(TrialState.RUNNING)
+    assert running
+
+    second, pool = make_many(npy_is_faster)
+    assert second.settle() == len(running)
+    with closing(pool):
+        assert second.run().outcome == "gain"
+    assert second.store.records("s")[: len(finished)] == finished
