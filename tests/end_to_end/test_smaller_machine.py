@@ -8,10 +8,10 @@ STUDY = """\
 name: fed
 dataset:
   factory: autotune.data.datasets.factories:forest_gaps
-  arguments: {root: tiles, count: 60, size: 64}
-budget: {time: 12s, trials: 2}
-consumer: {emulated: {step_ms_per_sample: 15}}
-space: {batch_size: 4, num_workers: [0, 1], prefetch_factor: 4, archive: files, cache: none, decoder: rasterio_path}
+  arguments: {root: tiles, count: 40, size: 64}
+budget: {time: 15s, trials: 2}
+consumer: {emulated: {step_ms_per_sample: 40}}
+space: {batch_size: 2, num_workers: [0, 1], prefetch_factor: 4, archive: files, cache: none, decoder: rasterio_path}
 time_cap_s: 0.4
 confirm_time_cap_s: 0.4
 """
@@ -22,7 +22,7 @@ confirm_time_cap_s: 0.4
 def test_a_fed_consumer_is_kept_fed_by_one_cpu_which_a_run_with_one_has_shown(make_command_line):
     command_line = make_command_line("smaller")
     found = command_line("tune", command_line.study(STUDY), "--json").document["smaller"]
-    assert (found["cpus"], found["state"]) == (1, "verified")
+    assert (found["cpus"], found["state"]) == (1, "verified"), found
     assert found["limited_by"] in {"quota", "affinity"}
     assert found["data_wait_share"] <= found["target_share"]
     assert found["host_bytes"] > 0
