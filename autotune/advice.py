@@ -1,11 +1,12 @@
-"""What limits a configuration, and what would move it, in words."""
+"""What limits a configuration, what would move it, and which machine would do, in words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from autotune.constants import DATA_WAIT_TARGET_SHARE
-from autotune.spec import Bottleneck
+from autotune.spec import Bottleneck, Decision, SmallerMachine
+from autotune.units import format_bytes
 
 _WHERE: Mapping[str, str] = {
     "consuming process": "",
@@ -40,3 +41,60 @@ def bottleneck_text(found: Bottleneck) -> str:
     if found.stage == "consume" and loading > DATA_WAIT_TARGET_SHARE:
         move = f"loading takes {loading:.0%} of the time beside it, which workers or stored samples take away"
     return f"{found.stage}{where} limits {found.config} ({shown} a batch); {move}"
+
+
+def smaller_machine_text(decision: Decision) -> str:
+    """Say on one line which smaller machine would keep the consumer fed, how that is known, and what it needs."""
+    found = decision.smaller
+    if decision.workload.consumer.kind == "loader":
+        return (
+            "cannot be said, as this study measured loading alone; one with the consumer emulated or step tells which "
+            "machine keeps that fed"
+        )
+    if found is None:
+        return "cannot be said, as no run of this decision told its CPU time; tune the study again"
+    waits = (
+        f"the consumer waits for {found.data_wait_share:.1%} of its time (at most {found.target_share:.0%} is wanted)"
+    )
+    if not found.fed:
+        return f"none, as {waits} even with all {_cpus(found.of_cpus)} and {found.config.label()}"
+    return "; ".join(
+        [f"{_answer(found)} with {found.config.label()}, which takes {_bytes(found)}", waits, *_known(found)]
+    )
+
+
+def _answer(found: SmallerMachine) -> str:
+    if found.cpus < found.of_cpus:
+        return (
+            f"{_cpus(found.cpus)} of the {found.of_cpus} here {'would' if found.state == 'verified' else 'should'} do"
+        )
+    return "1 CPU is all there is here, and does" if found.cpus == 1 else f"all {_cpus(found.cpus)} here are needed"
+
+
+def _known(found: SmallerMachine) -> list[str]:
+    """Say how the answer is known."""
+    told = []
+    if found.limited_by is not None:
+        limit = {"quota": "a quota of", "affinity": "affinity to"}[found.limited_by]
+        told.append(f"verified by a run under {limit} {_cpus(found.cpus)}")
+    elif found.of_cpus > 1:
+        told.append(f"with all of them {found.busy_cpus:.2f} are busy")
+    if found.too_few is not None and found.too_few_wait_share is not None:
+        told.append(f"with {found.too_few} it waited for {found.too_few_wait_share:.0%} or was slowed down itself")
+    return [*told, "predicted from that CPU time, not verified by a run"] if found.state == "predicted" else told
+
+
+def _cpus(count: int) -> str:
+    return f"{count} CPU{'s' if count != 1 else ''}"
+
+
+def _bytes(found: SmallerMachine) -> str:
+    """Write what a configuration takes of memory and storage; what it does not use is left out."""
+    host = "unknown host memory" if found.host_bytes is None else f"{format_bytes(found.host_bytes)} of host memory"
+    parts = [host]
+    if found.archive_bytes:
+        parts.append(f"{format_bytes(found.archive_bytes)} of archive")
+    if found.cache_bytes:
+        where = "on disk" if found.config.cache == "disk" else "among that memory"
+        parts.append(f"{format_bytes(found.cache_bytes)} of cache {where}")
+    return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -22,6 +22,10 @@ class Cgroups:
         self._groups = dict(_read_groups(proc / "cgroup"))
         self._mounts = tuple(_read_mounts(proc / "mountinfo"))
 
+    def own_folder(self, controller: str) -> Path | None:
+        """Give the folder of the group under a controller of version 1, of version 2 for `""`; None without one."""
+        return next(self._folders(controller), None)
+
     def cpu_quota(self) -> float | None:
         """Give the smallest CPU quota over the group and its ancestors, in CPUs."""
         quotas = [_quota_v1(folder) for folder in self._folders("cpu")]

@@ -78,7 +78,7 @@ be handed out: more leaves too little for what it is compared with."""
 SEARCH_TRIALS_MIN = 3
 """Trials that even the shortest budget pays for: the default and the two best guesses."""
 PROCESS_RUNS_MAX = 130
-"""Processes that one study may measure in, over all phases."""
+"""Processes that one study may measure in, over all phases up to its decision."""
 SEARCH_TRIALS_MAX = 43
 """Trials after which a search ends: with probe, a full race (8 x 8), two verifications and ten pairs that makes 130."""
 
@@ -157,6 +157,15 @@ PROMOTE_RATIO = 1.01
 """The lower end of the ratio's interval must lie above this before anything is promoted."""
 WORTHWHILE_RATIO = 1.02
 """A gain smaller than this is not worth a change; an interval that reaches above it and down to 1 is undecided."""
+SMALLER_BUSY_SHARE = 0.9
+"""Share of fewer CPUs that may be busy for a prediction that they do: loading comes in bursts, and a queue that never
+fills up empties."""
+SMALLER_LOSS_SHARE = 0.1
+"""Loss of rate from which fewer CPUs slow the consumer itself down: runs of one configuration differ by 5 to 8 %."""
+SMALLER_RUNS_KEPT = 2
+"""Runs with fewer CPUs that a study with a consumer keeps time for."""
+SMALLER_RUNS_MAX = 4
+"""Runs with fewer CPUs, where the budget allows as many; beyond those that searching and deciding may take."""
 RETRY_LIMIT = 1
 """Times that a retryable failure is run again."""
 

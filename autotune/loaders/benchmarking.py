@@ -219,5 +219,9 @@ class _Surroundings:
         """Give the CPU time of others as a share of one core."""
         return self._contention.share()
 
+    def own_cpu_s(self) -> float | None:
+        """Give the CPU time that this process and its workers took in the last window."""
+        return self._contention.own_cpu_s
+
 
 __all__ = ["LoaderBenchmark", "benchmark_dataloader"]

@@ -26,6 +26,8 @@ class Around:
         host_limit_bytes: Limit of the process tree's memory.
         cold_paths: Files that are evicted before each pass.
         own_pids: Single processes whose CPU time counts as ours.
+        own_quota: Whether the quota of the control group is this measurement's own, so that throttling is no
+            disturbance.
         watch_others: Whether CPU time of other processes disturbs; else it is unknown.
         on_edge: Called between windows.
     """
@@ -38,6 +40,7 @@ class Around:
         host_limit_bytes: int,
         cold_paths: Sequence[str] = (),
         own_pids: Sequence[int] = (),
+        own_quota: bool = False,
         watch_others: bool = True,
         on_edge: Callable[[], None] | None = None,
     ) -> None:
@@ -47,7 +50,10 @@ class Around:
         self._limit_bytes = limit_bytes
         self._host = HostMeter(os.getpid(), host_limit_bytes)
         self._host_limit_bytes = host_limit_bytes
-        self._contention = ContentionMeter(os.getpid(), also=own_pids, cgroups=self._cgroups) if watch_others else None
+        self._contention = ContentionMeter(
+            os.getpid(), also=own_pids, cgroups=self._cgroups, count_throttling=not own_quota
+        )
+        self._watch_others = watch_others
         self._cold_paths = cold_paths
         self._on_edge = on_edge
         self._throttled_s = self._cgroups.throttled_s()
@@ -75,8 +81,7 @@ class Around:
 
     def begin_window(self) -> None:
         """Start to measure what others take."""
-        if self._contention is not None:
-            self._contention.start()
+        self._contention.start()
 
     def after_batch(self) -> None:
         """Read memory cheaply."""
@@ -85,12 +90,16 @@ class Around:
 
     def end_window(self) -> float | None:
         """Read memory thoroughly; give the CPU time of others as a share of one core; None where unknown."""
-        share = self._contention.share() if self._contention is not None else None
+        share = self._contention.share()
         self._meter.at_edge()
         self._host.sample()
         if self._on_edge is not None:
             self._on_edge()
-        return share
+        return share if self._watch_others else None
+
+    def own_cpu_s(self) -> float | None:
+        """Give the CPU time that this process tree took in the last window."""
+        return self._contention.own_cpu_s
 
     def silent_s(self) -> float:
         """Give the seconds since the last batch was done."""

@@ -61,45 +61,56 @@ class ContentionMeter:
         also: Single processes that count as ours too: the tuner and its server, but not what
             else the tuner's process may have started.
         cgroups: Control groups whose throttling is counted as well.
+        count_throttling: Whether it is; not where the quota is what is looked into.
         proc: The folder `/proc`.
     """
 
     def __init__(
-        self, tree: int, *, also: Sequence[int] = (), cgroups: Cgroups | None = None, proc: Path = _PROC
+        self,
+        tree: int,
+        *,
+        also: Sequence[int] = (),
+        cgroups: Cgroups | None = None,
+        count_throttling: bool = True,
+        proc: Path = _PROC,
     ) -> None:
         self._tree = tree
         self._also = tuple(also)
         self._cgroups = Cgroups() if cgroups is None else cgroups
+        self._count_throttling = count_throttling
         self._proc = proc
         self._tick_s = 1 / os.sysconf("SC_CLK_TCK")
+        self.own_cpu_s: float | None = None
         self.start()
 
     def start(self) -> None:
         """Begin to measure."""
         self._throttled_s = self._cgroups.throttled_s()
-        self._others = self._others_ticks()
+        self._others, self._own = self._ticks()
         self._started_s = perf_counter()
 
     def share(self) -> float | None:
         """Give the CPU time of others since the start as a share of one core; None where unknown.
 
-        Seconds of throttling count as taken by others: the quota took the CPU away.
+        Seconds of throttling count as taken by others: the quota took the CPU away. `own_cpu_s` is from now on what
+        the process tree took.
         """
         seconds = perf_counter() - self._started_s
-        others, throttled_s = self._others_ticks(), self._cgroups.throttled_s()
+        (others, own), throttled_s = self._ticks(), self._cgroups.throttled_s()
+        self.own_cpu_s = None if others is None else max(0, own - self._own) * self._tick_s
         if others is None or self._others is None or seconds <= 0:
             return None
         taken_s = max(0, others - self._others) * self._tick_s
-        if throttled_s is not None and self._throttled_s is not None:
+        if self._count_throttling and throttled_s is not None and self._throttled_s is not None:
             taken_s += max(0.0, throttled_s - self._throttled_s)
         return taken_s / seconds
 
-    def _others_ticks(self) -> int | None:
-        busy = busy_ticks(self._proc)
+    def _ticks(self) -> tuple[int | None, int]:
+        """Read what others have taken, None where unknown, and what the tree has."""
+        busy, own = busy_ticks(self._proc), tree_cpu_ticks(self._tree, self._proc)
         if busy is None:
-            return None
-        ours = tree_cpu_ticks(self._tree, self._proc)
-        return busy - ours - sum(process_cpu_ticks(pid, self._proc) for pid in self._also)
+            return None, own
+        return busy - own - sum(process_cpu_ticks(pid, self._proc) for pid in self._also), own
 
 
 def _times(proc: Path, pid: int) -> list[int]:

@@ -47,6 +47,9 @@ class Surroundings(Protocol):
     def end_window(self) -> float | None:
         """Check memory thoroughly; give the CPU time of others as a share of one core."""
 
+    def own_cpu_s(self) -> float | None:
+        """Give the CPU time that the loading process and its workers took in the last window; None is unknown."""
+
     def synchronise(self) -> None:
         """Wait until the device has done its work."""
 
@@ -284,6 +287,7 @@ class _Run:
                 samples=stretch.samples,
                 batches=stretch.batches,
                 wait_s=min(stretch.wait_s, stretch.seconds),
+                cpu_s=self.around.own_cpu_s(),
                 cpu_by_others_share=others,
                 set_aside=aside,
             )

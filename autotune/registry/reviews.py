@@ -50,14 +50,15 @@ class Reviews(Transactions):
 
         return self._deployment(self._read(work))
 
-    def deployed_decisions(self, study: str) -> list[Decision]:
-        """Give the decisions of a study that are deployed, newest first."""
+    def deployed_decisions(self, study: str | None = None) -> list[Decision]:
+        """Give the decisions that are deployed, newest first: of one study or of all."""
         statement = (
             select(DecisionRow.body)
             .join(DeploymentRow, DeploymentRow.decision_key == DecisionRow.key)
-            .where(DeploymentRow.study == study)
             .order_by(DecisionRow.decided_us.desc(), DecisionRow.key)
         )
+        if study is not None:
+            statement = statement.where(DeploymentRow.study == study)
         return self._all(statement, Decision)
 
     def deployed_anywhere(self, type_name: str, *, limit: int = DEPLOYED_LIMIT) -> list[Decision]:

@@ -29,14 +29,12 @@ def deployed_archives(registry: Registry) -> Mapping[str, tuple[str, ...]]:
 
     A study deploys one configuration for each dataset and class of machine.
     """
-    found: dict[str, list[str]] = {}
-    for study in registry.studies():
-        for candidate in registry.candidates_of_study(study):
-            decision = registry.decision(candidate.key)
-            name = None if decision is None else archive_of(decision)
-            if name is not None and study not in found.setdefault(name, []):
-                found[name].append(study)
-    return {name: tuple(studies) for name, studies in found.items()}
+    found: dict[str, set[str]] = {}
+    for decision in registry.deployed_decisions():
+        name = archive_of(decision)
+        if name is not None:
+            found.setdefault(name, set()).add(decision.study)
+    return {name: tuple(sorted(studies)) for name, studies in found.items()}
 
 
 def archive_of(decision: Decision) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotune.advice import bottleneck_text
+from autotune.advice import bottleneck_text, smaller_machine_text
 from autotune.errors import RegistryError
 from autotune.home import home_folder
 from autotune.machine import machine_facts
@@ -223,6 +223,7 @@ def _evidence(decision: Decision) -> list[str]:
     if decision.resolution_share is not None:
         lines.append(f"resolution: less than {format_difference(decision.resolution_share)} could not be told here")
     lines += [f"bottleneck: {bottleneck_text(found)}" for found in decision.bottlenecks]
+    lines.append(f"smaller machine: {smaller_machine_text(decision)}")
     lines += [f"found: {note}" for note in decision.notes]
     workload = decision.workload
     lines.append(f"consumer: {workload.consumer.kind}, page cache {workload.page_cache}")

@@ -35,6 +35,7 @@ from autotune.spec.profile import Bottleneck, Bound, Headroom, Line, Profile
 from autotune.spec.queued_study import QueuedStudy, QueueState
 from autotune.spec.record import Decision, Outcome, TrialRecord, TrialRequest
 from autotune.spec.sharing import OrderAnswer, SharedStudy, StudyMachine, TrialClaim, TrialOrder
+from autotune.spec.smaller import SmallerMachine
 from autotune.spec.study import Budget, SpaceSpec, StudySpec
 from autotune.spec.workload import Consumer, DatasetSource, MemoryLimit, Workload
 
@@ -83,6 +84,7 @@ __all__ = [
     "Rates",
     "Scope",
     "SharedStudy",
+    "SmallerMachine",
     "SpaceSpec",
     "StudyEnded",
     "StudyListener",

@@ -10,9 +10,10 @@ from autotune.spec.facts import Inspection
 from autotune.spec.measurement import Interval
 from autotune.spec.profile import Headroom, Profile
 from autotune.spec.record import Decision, Outcome, TrialRecord
+from autotune.spec.smaller import SmallerMachine
 from autotune.spec.study import StudySpec
 
-StudyPhase = Literal["probe", "search", "race", "verify", "confirm"]
+StudyPhase = Literal["probe", "search", "race", "verify", "confirm", "smaller"]
 
 
 class StudyStarted(Value):
@@ -139,6 +140,7 @@ class StudySummary(Value):
         overhead_share: Share of `wall_s` outside build, warm-up and windows.
         batch_size_gain: What the batch size adds, apart from the ratio; None where not measured.
         break_even_epochs: Epochs after which build and fill time are won back; None without such cost.
+        smaller: The smallest machine that keeps the consumer fed; None where that cannot be said.
         why: One or two sentences.
         notes: Further remarks, one sentence each.
     """
@@ -160,6 +162,7 @@ class StudySummary(Value):
     overhead_share: float | None = None
     batch_size_gain: float | None = None
     break_even_epochs: float | None = None
+    smaller: SmallerMachine | None = None
     why: str = ""
     notes: tuple[str, ...] = ()
 

@@ -32,6 +32,7 @@ class Window(Value):
         samples: Samples that reached the device.
         batches: Batches.
         wait_s: Part of `seconds` spent waiting for the loader.
+        cpu_s: CPU time that the loading process and its workers took; None where unknown.
         cpu_by_others_share: CPU time of other processes as a share of one core; None where unknown.
         set_aside: Whether it was disturbed and is left out of the mean.
     """
@@ -40,6 +41,7 @@ class Window(Value):
     samples: int = Field(ge=1)
     batches: int = Field(ge=1)
     wait_s: float = Field(ge=0)
+    cpu_s: float | None = Field(default=None, ge=0)
     cpu_by_others_share: float | None = None
     set_aside: bool = False
 
@@ -161,6 +163,12 @@ class Measurement(Value):
     throttled_s: float | None = None
     load_average: float | None = None
     seed: int = 0
+
+    @property
+    def busy_cpus(self) -> float | None:
+        """CPUs that the loading process and its workers kept busy on average; None where unknown."""
+        known = [(window.cpu_s, window.seconds) for window in self.windows if window.cpu_s is not None]
+        return sum(spent for spent, _ in known) / sum(seconds for _, seconds in known) if known else None
 
 
 FailureKind = Literal[

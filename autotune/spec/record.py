@@ -13,9 +13,10 @@ from autotune.spec.config import LoaderConfig
 from autotune.spec.facts import DatasetFacts, MachineFacts
 from autotune.spec.measurement import Failure, Interval, Measurement
 from autotune.spec.profile import Bottleneck, Headroom
+from autotune.spec.smaller import SmallerMachine
 from autotune.spec.workload import Workload
 
-Phase = Literal["probe", "search", "race", "confirm", "verify", "measure", "compare"]
+Phase = Literal["probe", "search", "race", "confirm", "verify", "smaller", "measure", "compare"]
 
 
 def new_key() -> str:
@@ -44,6 +45,7 @@ class TrialRequest(Value):
         incumbent_samples_per_s: Best rate so far, for the futility rule; None turns it off.
         batch_bytes: Bytes of one batch, from the inspection, to predict shared memory; None is unknown.
         probe_batch_sizes: Batch sizes that a probe looks at; none are the configuration's alone.
+        cpus: CPUs that the process and all of its children get together; None is all that there are.
     """
 
     key: str = Field(default_factory=new_key)
@@ -63,6 +65,7 @@ class TrialRequest(Value):
     incumbent_samples_per_s: float | None = None
     batch_bytes: int | None = None
     probe_batch_sizes: tuple[int, ...] = ()
+    cpus: int | None = Field(default=None, ge=1)
 
 
 class TrialRecord(Value):
@@ -131,6 +134,8 @@ class Decision(Value):
         headroom: Distance of `config` from what any loader could reach.
         resolution_share: Smallest difference that the confirm runs could tell, as a share; None with too few.
         bottlenecks: What limits `config` and the default, by the probe; empty without one.
+        smaller: The smallest machine that keeps the consumer fed; None where only loading was measured, or nothing
+            that tells.
         notes: What the phases came to, a sentence each.
         why: One or two sentences for people.
         decided_by: A person's name, or `autotune`.
@@ -156,6 +161,7 @@ class Decision(Value):
     headroom: Headroom = Headroom()
     resolution_share: float | None = None
     bottlenecks: tuple[Bottleneck, ...] = ()
+    smaller: SmallerMachine | None = None
     notes: tuple[str, ...] = ()
     why: str
     decided_by: str = "autotune"

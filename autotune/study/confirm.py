@@ -58,10 +58,12 @@ class Confirm:
 
     Args:
         runs: Measures, keeps and tells.
+        kept_s: Seconds of the budget that are kept for what comes after.
     """
 
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: Runs, *, kept_s: float = 0.0) -> None:
         self.runs = runs
+        self._kept_s = kept_s
         self.setting = runs.setting
         self.ledger = runs.ledger
         self._verified: dict[LoaderConfig, bool] = {}
@@ -160,7 +162,7 @@ class Confirm:
     def _affordable(self, rivals: Sequence[LoaderConfig]) -> int:
         """Give how many blocks the rest of the budget pays for, within the allowed range."""
         setting = self.setting
-        left_s = setting.spec.budget.time_s - self.runs.elapsed_s
+        left_s = setting.spec.budget.time_s - self.runs.elapsed_s - self._kept_s
         longer_s = max(0.0, setting.time_cap_s("confirm") - setting.time_cap_s("search"))
         walls = [record.wall_s for record in self.ledger.ranked()]
         typical_s = (fmean(walls) if walls else setting.time_cap_s("confirm")) + longer_s

@@ -19,6 +19,7 @@ from autotune.constants import (
     RACE_SHARE,
     SEARCH_SHARE,
     SEARCH_TRIALS_MIN,
+    SMALLER_RUNS_KEPT,
 )
 from autotune.space.priors import REFERENCE_BATCH_SIZE
 from autotune.spec import Decision, Failure, LoaderConfig, Profile, StudyEnded, StudySummary, TrialFinished, TrialRecord
@@ -37,6 +38,7 @@ from autotune.study.race import Race, Raced, entrants
 from autotune.study.runs import Runs
 from autotune.study.search import Search, is_predicted
 from autotune.study.setting import Setting
+from autotune.study.smaller import smaller_machine
 from autotune.study.summary import summarise
 from autotune.study.transfer import Source, carried_over, similar_studies, story
 
@@ -58,6 +60,7 @@ def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
     runs = Runs(setting, ledger, started)
     _tell_again(setting, earlier)
     decision = _Phases(study, runs, spent=sum(1 for record in earlier if not is_predicted(record))).decide()
+    decision = decision.replace(smaller=smaller_machine(runs, decision))
     event = setting.store.save_decision(decision, promotion=setting.spec.promotion)
     setting.notify("on_decision", decision)
     summary = summarise(setting, runs, decision=decision, event=event, wall_s=setting.clock() - begun)
@@ -107,7 +110,7 @@ class _Phases:
         raced = self._race()
         candidates = self._candidates(raced)
         self._runs.begin("confirm", "the choice against the PyTorch default, in fresh interleaved pairs")
-        confirm = Confirm(self._runs)
+        confirm = Confirm(self._runs, kept_s=self._smaller_s())
         confirmed = confirm.run(candidates, self._deployed)
         safe = None if confirmed else confirm.safe_default()
         kept = None if confirmed else confirm.kept()
@@ -221,7 +224,12 @@ class _Phases:
         """Give the time that is kept for the confirm phase: its share, at least what verifying and its pairs need."""
         pairs = CONFIRM_PAIRS_MIN if self._gain_seen() >= PLAIN_GAIN_RATIO else CONFIRM_PAIRS_WANTED
         wanted_s = 2 * (self._rounds(pairs) + 1) * self._run_s("confirm")
-        return max((1 - SEARCH_SHARE - RACE_SHARE) * self._setting.spec.budget.time_s, wanted_s)
+        return max((1 - SEARCH_SHARE - RACE_SHARE) * self._setting.spec.budget.time_s, wanted_s + self._smaller_s())
+
+    def _smaller_s(self) -> float:
+        """Give the time that is kept for runs with fewer CPUs, which tell what a consumer needs to be kept fed."""
+        told = self._setting.spec.consumer.kind != "loader" and self._setting.inspection.machine.cpu_count > 1
+        return SMALLER_RUNS_KEPT * self._run_s("smaller") if told else 0.0
 
     def _gain_seen(self) -> float:
         """Give the best rate of the search over PyTorch's default at its batch size; 1 where that is unknown.

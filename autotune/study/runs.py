@@ -64,9 +64,9 @@ class Runs:
         request = self.setting.request(LoaderConfig.torch_default(batch_sizes[0]), phase="probe")
         return self.setting.pool.probe(request.replace(probe_batch_sizes=batch_sizes))
 
-    def run(self, config: LoaderConfig, phase: StudyPhase) -> TrialRecord:
-        """Measure a configuration outside the search, in a fresh process; keep and tell it."""
-        (block,) = self.blocks([[config]], phase)
+    def run(self, config: LoaderConfig, phase: StudyPhase, *, cpus: int | None = None) -> TrialRecord:
+        """Measure a configuration outside the search, in a fresh process, with all CPUs or fewer; keep and tell it."""
+        (block,) = self.blocks([[config]], phase, cpus=cpus)
         return block[0]
 
     def blocks(
@@ -75,6 +75,7 @@ class Runs:
         phase: StudyPhase,
         *,
         ratio: Callable[[], Interval | None] = lambda: None,
+        cpus: int | None = None,
     ) -> Generator[list[TrialRecord], None, None]:
         """Measure blocks outside the search, each on one machine, as many at once as there are machines.
 
@@ -84,6 +85,7 @@ class Runs:
             orders: The configurations of each block in their order; a block is asked for when a machine is free for it.
             phase: Which part of the study asks.
             ratio: Gives the ratio that is told with a record.
+            cpus: CPUs that each trial gets; None is all of its machine.
 
         Yields:
             The records of each block, in the order of the blocks.
@@ -95,7 +97,7 @@ class Runs:
 
         try:
             for order in orders:
-                requests = [self.setting.request(config, phase=phase) for config in order]
+                requests = [self.setting.request(config, phase=phase).replace(cpus=cpus) for config in order]
                 begun.append(self.setting.pool.submit(requests, on_record=take))
                 _wait(begun, take, at_most=self.capacity - 1)
                 while begun and begun[0].done():

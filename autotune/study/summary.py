@@ -41,6 +41,7 @@ def summarise(
         overhead_share=_overhead_share(runs.records),
         batch_size_gain=decision.batch_size_gain,
         break_even_epochs=_break_even_epochs(ledger, decision),
+        smaller=decision.smaller,
         why=decision.why,
         notes=(*_waiting(event), *decision.notes, *_notes(setting, runs.records)),
     )

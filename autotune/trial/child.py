@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from autotune.processes import die_with_parent, let_forks_die_with_parent, prefer_as_victim
+from autotune.trial.cpu_limit import limit_cpus
 from autotune.trial.messages import Order, Report
 
 
@@ -52,6 +53,8 @@ def _settle(order: Order, *, log: int, parent_pid: int) -> None:
     die_with_parent(parent_pid)
     let_forks_die_with_parent()
     prefer_as_victim()
+    if order.request.cpus is not None:
+        limit_cpus(order.request.cpus, order.cpu_group)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     multiprocessing.set_start_method(None, force=True)  # the platform's own, as in a training process
@@ -59,6 +62,10 @@ def _settle(order: Order, *, log: int, parent_pid: int) -> None:
     take_import_path(order)
     os.environ["TMPDIR"] = tempfile.tempdir = order.temporary
     _seed(order.request.workload.seed)
+    if order.request.cpus is not None:
+        import torch
+
+        torch.set_num_threads(order.request.cpus)  # the server, which has all CPUs, has settled on more
 
 
 def take_import_path(order: Order) -> None:

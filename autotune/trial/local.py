@@ -22,6 +22,7 @@ from autotune.constants import RETRY_LIMIT
 from autotune.errors import TrialServerError
 from autotune.spec import Failure, Inspection, Profile, TrialRecord, TrialRequest
 from autotune.trial.connection import ServerConnection, end_session
+from autotune.trial.cpu_limit import cpu_group
 from autotune.trial.deaths import died
 from autotune.trial.leftovers import remove_shared_memory
 from autotune.trial.messages import Lines, Order, Report, Task
@@ -147,11 +148,10 @@ class LocalRunner:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         try:
-            with tempfile.TemporaryFile() as log:
+            with cpu_group(request.cpus) as group, tempfile.TemporaryFile() as log:
                 try:
-                    server = self._start_trial(
-                        self._make_order(task, request, temporary), pipe=writer, log=log.fileno()
-                    )
+                    order = self._make_order(task, request, temporary, group)
+                    server = self._start_trial(order, pipe=writer, log=log.fileno())
                 finally:
                     os.close(writer)
                 self._follow(life, server, reader, deadline_s=monotonic() + request.timeout_s)
@@ -172,7 +172,7 @@ class LocalRunner:
         failure = died(life.exit_code, phase=life.phase, oom_kills=kills, log=tail)
         return life.report.replace(failure=failure)
 
-    def _make_order(self, task: Task, request: TrialRequest, temporary: str) -> Order:
+    def _make_order(self, task: Task, request: TrialRequest, temporary: str, group: Path | None) -> Order:
         return Order(
             task=task,
             request=request,
@@ -182,6 +182,7 @@ class LocalRunner:
             tuner_pid=os.getpid(),
             cpu_cap=self._cpu_cap,
             preload=self._preload,
+            cpu_group=None if group is None else str(group),
             emulated_node=self._emulated_node,
         )
 

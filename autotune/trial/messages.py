@@ -30,6 +30,7 @@ class Order(Value):
         tuner_pid: The tuner's process, whose CPU time counts as ours.
         cpu_cap: Most CPUs that the user allows.
         preload: Libraries that earlier trials imported, for a server that forks to import once.
+        cpu_group: Folder of the control group by which the request's `cpus` are kept to; None is by affinity.
         emulated_node: Name of this machine where it shares its host with others that pretend to be machines; None
             where it does not.
     """
@@ -42,6 +43,7 @@ class Order(Value):
     tuner_pid: int
     cpu_cap: int | None = None
     preload: tuple[str, ...] = ()
+    cpu_group: str | None = None
     emulated_node: str | None = None
 
 

@@ -58,6 +58,9 @@ class ReplayRunner:
         self.runs += 1
         entry = self._landscape.entry(request.config)
         failure = self._unknown(request.config) if entry is None else entry.failure
+        if request.cpus is not None:
+            message = f"a replay knows runs with all CPUs, got a request for {request.cpus}; measure on the machine"
+            failure = Failure(kind="invalid", phase="start", message=message)
         measurement = None
         if entry is not None and failure is None:
             rate, factor = entry.truth, self._noise.factor()

@@ -16,11 +16,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
 from autotune.processes import adopt_orphans
 from autotune.trial.child import live, take_import_path
+from autotune.trial.cpu_limit import remove_group
 from autotune.trial.leftovers import remove_shared_memory
 from autotune.trial.messages import Command, Lines, Order, ServerNotice
 from autotune.trial.preload import ALWAYS, preload
@@ -47,6 +49,7 @@ class TrialServer:
         self._tuner_pid = os.getppid()
         self._leader: int | None = None
         self._temporary: str | None = None
+        self._group: str | None = None
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         os.set_blocking(self._woken, False)
@@ -77,6 +80,8 @@ class TrialServer:
             remove_shared_memory([*pids, *([] if leader is None else [leader])])
             if self._temporary is not None:
                 shutil.rmtree(self._temporary, ignore_errors=True)
+            if self._group is not None:
+                remove_group(Path(self._group))
 
     def _listen(self) -> bool:
         """Take commands; False at the end of the socket."""
@@ -92,7 +97,7 @@ class TrialServer:
             if command.order is not None:
                 pipe, log = self._descriptors
                 self._descriptors = []
-                self._temporary = command.order.temporary
+                self._temporary, self._group = command.order.temporary, command.order.cpu_group
                 self._leader = self._start(command.order, pipe, log)
                 os.close(pipe)
                 os.close(log)

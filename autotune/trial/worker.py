@@ -262,6 +262,7 @@ class Trial:
             host_limit_bytes=source.machine.memory_bytes,
             cold_paths=cold_paths,
             own_pids=(self._order.tuner_pid, os.getppid()),
+            own_quota=self._request.cpus is not None,
             # emulated steps sleep, so emulated machines take CPU time from each other only beside the step
             watch_others=self._order.emulated_node is None or self._workload.consumer.kind != "emulated",
             on_edge=self._note_workers,

@@ -245,6 +245,10 @@ class _Around:
         self.shares.append(share)
         return share if self._wanted == "warm" else None
 
+    def own_cpu_s(self) -> float | None:
+        """Give what this process and its workers took in the last window."""
+        return self._meter.own_cpu_s
+
     def synchronise(self) -> None:
         """Do nothing: there is no device."""
 

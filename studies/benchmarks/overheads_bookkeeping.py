@@ -30,7 +30,7 @@ from autotune.spec.record import new_key
 from autotune.spec.study_file import spec_from_fields
 from autotune.study.optuna_store import KEY, open_storage, open_study
 from autotune.study.verdict import CONSTRAINT
-from autotune.tracking.mlflow_listener import MlflowListener, default_tracking_uri
+from autotune.tracking.mlflow_listener import TOPIC, MlflowListener, default_tracking_uri
 from autotune.units import KIB
 
 GROWTH_LIMIT = 2.0
@@ -103,18 +103,34 @@ class Books:
             fingerprint="0" * 16,
         )
 
-    def fill(self, count: int) -> None:
-        """Put trials into all three without asking the sampler, which would take minutes."""
+    def fill(self, count: int, *, tracked: int | None = None) -> None:
+        """Put trials into all three without asking the sampler, which would take minutes.
+
+        Args:
+            count: Trials.
+            tracked: Those that MLflow is told of, the first ones; the others are noted as told. None is all.
+        """
         trials = []
         for number in range(count):
             record = self._record(self._random.choice(self._points), number)
-            self._registry.save_record(record)
-            self._listener.on_trial(self._event(record))
+            if tracked is None or number < tracked:
+                self._registry.save_record(record)
+                self._listener.on_trial(self._event(record))
+            else:
+                key = f"trial:{record.key}"
+                self._registry.save_record(record, [(TOPIC, key, "")])
+                self._registry.outbox_settle(TOPIC, key)
             trials.append(self._finished(record))
         self._study.add_trials(trials)
 
-    def add(self) -> dict[str, float]:
-        """Go through one trial as the search does, all but the measuring; give milliseconds by step."""
+    def add(self, *, asking: bool = True) -> dict[str, float]:
+        """Go through one trial as the search does, all but the measuring; give milliseconds by step.
+
+        Args:
+            asking: Whether the sampler proposes; it is asked for what was queued otherwise, and its time means nothing.
+        """
+        if not asking:
+            self._study.enqueue_trial(self._space.choices_of(self._random.choice(self._points)) or {})
         started_s = perf_counter()
         trial = self._study.ask()
         config = self._space.choose(lambda name, choices: trial.suggest_categorical(name, list(choices)))

@@ -160,12 +160,8 @@ def test_an_archive_that_the_disk_cannot_hold_is_refused_before_anything_is_writ
     assert (found["stored"], found["archives"], found["left"]) == (0, [], [])
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("name", [name for name in DECODED if name not in ("npy", *SHARDED_FORMATS)])
-=======
 @pytest.mark.fault(10)
-@pytest.mark.parametrize("name", [name for name in DECODED if name != "npy"])
->>>>>>> h_drill
+@pytest.mark.parametrize("name", [name for name in DECODED if name not in ("npy", *SHARDED_FORMATS)])
 def test_a_disk_that_runs_full_while_building_is_said_and_nothing_is_left_of_it(name, tmp_path):
     found = on_a_small_disk(tmp_path / "disk", name, "deceiving", 0)
     assert "ran full" in found["message"]
@@ -174,7 +170,7 @@ def test_a_disk_that_runs_full_while_building_is_said_and_nothing_is_left_of_it(
     assert found["free"] > 7.5 * 2**20
 
 
-<<<<<<< HEAD
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_disk_that_runs_full_in_one_shard_keeps_the_others_until_there_is_room_again(workers, tmp_path):
     found = on_a_small_disk(tmp_path / "disk", "webdataset", "shards", workers)
@@ -190,9 +186,7 @@ def test_a_disk_that_runs_full_in_one_shard_keeps_the_others_until_there_is_room
     assert found["archives"] == ["ok"]
 
 
-=======
 @pytest.mark.fault(10)
->>>>>>> h_drill
 def test_a_disk_that_runs_full_under_a_parallel_build_leaves_other_archives_whole(tmp_path):
     found = on_a_small_disk(tmp_path / "disk", "tar", "twice", 2)
     assert "ran full" in found["message"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from autotune.advice import bottleneck_text
+from autotune.advice import bottleneck_text, smaller_machine_text
 from autotune.spec import Decision, Interval
 from autotune.spec.record import Outcome
 from autotune.tracking.report.preface import Mood
@@ -116,6 +116,7 @@ def chosen_facts(decision: Decision) -> Facts:
         told = format_difference(decision.resolution_share)
         rows.append(("resolution", f"less than {told} can't be told in this noise and budget"))
     rows += [("bottleneck", bottleneck_text(found)) for found in decision.bottlenecks]
+    rows.append(("smaller machine", smaller_machine_text(decision)))
     return tuple(rows)
 
 

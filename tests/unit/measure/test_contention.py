@@ -45,11 +45,12 @@ def test_others_are_all_busy_ticks_less_ours_and_the_tuners(tmp_path):
     (tmp_path / "stat").write_text("cpu 200 10 10 9000 90 10 10 10 500 0\n")
     (tmp_path / "1" / "stat").write_text("1 (x) S " + "0 " * 10 + "60 0 0 0 0")
     (tmp_path / "9" / "stat").write_text("9 (x) S " + "0 " * 10 + "20 0 70 0 0")
-    assert meter._others_ticks() - meter._others == 150 - 60 - 20
+    assert meter._ticks()[0] - meter._others == 150 - 60 - 20
     assert meter.share() > 0
+    assert meter.own_cpu_s == pytest.approx(60 / os.sysconf("SC_CLK_TCK"))
 
 
-def test_throttling_counts_as_taken(tmp_path):
+def test_throttling_counts_as_taken_unless_the_quota_is_what_is_looked_into(tmp_path):
     mount = tmp_path / "cgroup"
     mount.mkdir()
     (tmp_path / "1").mkdir()
@@ -58,8 +59,10 @@ def test_throttling_counts_as_taken(tmp_path):
     (mount / "cpu.stat").write_text("throttled_usec 0\n")
     (tmp_path / "stat").write_text("cpu 1 0 0 0 0 0 0 0\n")
     meter = ContentionMeter(1, cgroups=Cgroups(tmp_path / "1"), proc=tmp_path)
+    looking_into_it = ContentionMeter(1, cgroups=Cgroups(tmp_path / "1"), count_throttling=False, proc=tmp_path)
     (mount / "cpu.stat").write_text("throttled_usec 60000000\n")
     assert meter.share() > 0.15
+    assert looking_into_it.share() == 0, "a quota that is the question is no disturbance"
 
 
 def test_nothing_is_known_without_proc(tmp_path):

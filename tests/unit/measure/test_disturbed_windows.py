@@ -46,6 +46,9 @@ class Prefetching:
     def after_batch(self):
         pass
 
+    def own_cpu_s(self):
+        return None
+
     def synchronise(self):
         pass
 

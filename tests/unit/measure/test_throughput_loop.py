@@ -62,6 +62,9 @@ class Bench:
         self.edges += 1
         return self.others(self.edges - 1)
 
+    def own_cpu_s(self):
+        return None
+
     def synchronise(self):
         pass
 

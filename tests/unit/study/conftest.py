@@ -62,15 +62,18 @@ def make_bench(tmp_path):
     """
     registry = open_registry(tmp_path)
 
-    def make(rates, *, noise=0.02, draws=0, runner_class=ReplayRunner, listeners=(), sample_bytes=1000, **fields):
+    def make(
+        rates, *, noise=0.02, draws=0, runner_class=ReplayRunner, listeners=(), sample_bytes=1000, machine=MACHINE,
+        **fields,
+    ):  # fmt: skip
         spec = study_spec(**fields)
         inspection = Inspection(
-            dataset=DATASET, machine=MACHINE, sample_structure="x", sample_bytes=sample_bytes,
+            dataset=DATASET, machine=machine, sample_structure="x", sample_bytes=sample_bytes,
             largest_sample_bytes=sample_bytes, fingerprint="f" * 16,
         )  # fmt: skip
         space = Space.of_study(spec, inspection)
         answers = {config: rates(config) for config in space.points}
-        landscape = make_landscape(answers, machine=MACHINE, dataset=DATASET)
+        landscape = make_landscape(answers, machine=machine, dataset=DATASET)
         runner = runner_class(landscape, seed=draws, noise=Noise(run_to_run=noise))
         setting = Setting(
             run_key="run", spec=spec, inspection=inspection, space=space, pool=SinglePool(runner), store=registry,

@@ -1,0 +1,191 @@
+"""The smallest machine that keeps a consumer fed: predicted from CPU time, verified by runs with fewer CPUs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from autotune.constants import (
+    DATA_WAIT_TARGET_SHARE,
+    SMALLER_BUSY_SHARE,
+    SMALLER_LOSS_SHARE,
+    SMALLER_RUNS_MAX,
+)
+from autotune.spec import Decision, LoaderConfig, Measurement, SmallerMachine, TrialRecord
+from autotune.study.choose import cost
+from autotune.study.runs import Runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What one configuration takes, by its runs with all CPUs.
+
+    Attributes:
+        config: The configuration.
+        busy_cpus: CPUs that it kept busy.
+        samples_per_s: Its mean rate.
+        data_wait_share: Mean share of its time that the consumer waited.
+        wall_s: Mean wall time of a run.
+        order: What it costs in bytes, to be compared.
+        measured: One of the measurements, for its bytes.
+    """
+
+    config: LoaderConfig
+    busy_cpus: float
+    samples_per_s: float
+    data_wait_share: float
+    wall_s: float
+    order: tuple[int, int, str]
+    measured: Measurement
+
+
+def smaller_machine(runs: Runs, decision: Decision) -> SmallerMachine | None:
+    """Find the fewest CPUs, and then bytes, that keep the consumer of a study fed at the decided batch size.
+
+    Returns:
+        None where only loading was measured, or nothing whose CPU time is known.
+    """
+    if decision.workload.consumer.kind == "loader" or decision.outcome == "nothing_feasible":
+        return None
+    of_cpus = decision.machine.cpu_count
+    needs = needs_of([*runs.ledger.ranked(), *runs.records], decision.config.batch_size)
+    if not needs:
+        return None
+    fed = feeding(needs)
+    if not fed:
+        least = min(needs, key=lambda need: need.data_wait_share)
+        return _told(least, of_cpus, of_cpus=of_cpus, fed=False, state="verified")
+    return _Verification(runs, fed, of_cpus).result()
+
+
+def needs_of(records: Iterable[TrialRecord], batch_size: int) -> list[Need]:
+    """Put together what each configuration of a batch size took in runs with all CPUs, where its CPU time is known."""
+    by_config: dict[LoaderConfig, dict[str, TrialRecord]] = {}
+    for record in records:
+        measured = record.measurement
+        whole = record.phase != "smaller" and record.config.batch_size == batch_size
+        if whole and measured is not None and measured.busy_cpus is not None and measured.stopped != "futility":
+            by_config.setdefault(record.config, {})[record.key] = record
+    return [_need(config, list(found.values())) for config, found in by_config.items()]
+
+
+def feeding(needs: Sequence[Need]) -> list[Need]:
+    """Give those that keep the consumer fed, and hardly slow it down beside the fastest."""
+    fastest = max((need.samples_per_s for need in needs), default=0.0)
+    return [
+        need
+        for need in needs
+        if need.data_wait_share <= DATA_WAIT_TARGET_SHARE and need.samples_per_s >= (1 - SMALLER_LOSS_SHARE) * fastest
+    ]
+
+
+def tries(fed: Sequence[Need], of_cpus: int) -> Iterator[tuple[int, Need]]:
+    """Give the numbers of CPUs below all of them that can do by the CPU time that is needed, fewest first.
+
+    With each comes the configuration with the fewest bytes among those that leave CPUs idle now and then, else the
+    one that needs least. A consumer that waits as long as it may needs that much less.
+    """
+    for cpus in range(1, of_cpus):
+        possible = [need for need in fed if need.busy_cpus * (1 - DATA_WAIT_TARGET_SHARE) <= cpus]
+        ample = [need for need in possible if is_ample(cpus, need)]
+        if ample:
+            yield cpus, min(ample, key=lambda need: need.order)
+        elif possible:
+            yield cpus, min(possible, key=lambda need: (need.busy_cpus, need.order))
+
+
+def is_ample(cpus: int, need: Need) -> bool:
+    """Tell whether so many CPUs are predicted to do: they would not all be busy all the time."""
+    return need.busy_cpus <= SMALLER_BUSY_SHARE * cpus
+
+
+def does(measured: Measurement, need: Need) -> bool:
+    """Tell whether a run with fewer CPUs kept the consumer fed, and hardly slowed it down beside all CPUs."""
+    fast = measured.samples_per_s >= (1 - SMALLER_LOSS_SHARE) * need.samples_per_s
+    return fast and measured.data_wait_share <= DATA_WAIT_TARGET_SHARE
+
+
+class _Verification:
+    """Runs with fewer CPUs, from the fewest that can do upwards.
+
+    Args:
+        runs: Measures, keeps and tells.
+        fed: What keeps the consumer fed with all CPUs.
+        of_cpus: How many those are.
+    """
+
+    def __init__(self, runs: Runs, fed: Sequence[Need], of_cpus: int) -> None:
+        self._runs = runs
+        self._fed = fed
+        self._of_cpus = of_cpus
+        self._refuted: dict[str, Any] = {}
+
+    def result(self) -> SmallerMachine:
+        """Try until a run shows that its CPUs do; what there is no time to run is predicted."""
+        left = list(tries(self._fed, self._of_cpus))
+        if left:
+            self._runs.begin("smaller", f"whether fewer than the {self._of_cpus} CPUs here keep the consumer fed")
+        for place, (cpus, need) in enumerate(left):
+            if place >= SMALLER_RUNS_MAX or (place and not self._is_affordable(need)):
+                return self._predicted(left[place:])
+            record = self._runs.run(need.config, "smaller", cpus=cpus)
+            measured = record.measurement
+            if measured is None or record.machine is None or record.machine.cpu_count != cpus:
+                return self._predicted(left[place:])
+            if does(measured, need):
+                return self._tell(need, cpus, state="verified", limited_by=_limit(record, cpus), measured=measured)
+            self._refuted = {"too_few": cpus, "too_few_wait_share": measured.data_wait_share}
+        return self._tell(self._least(), self._of_cpus, state="verified")
+
+    def _is_affordable(self, need: Need) -> bool:
+        return self._runs.elapsed_s + need.wall_s <= self._runs.setting.spec.budget.time_s
+
+    def _predicted(self, left: Sequence[tuple[int, Need]]) -> SmallerMachine:
+        found = ((cpus, need) for cpus, need in left if is_ample(cpus, need))
+        cpus, need = next(found, (self._of_cpus, self._least()))
+        return self._tell(need, cpus, state="predicted")
+
+    def _least(self) -> Need:
+        return min(self._fed, key=lambda need: need.order)
+
+    def _tell(self, need: Need, cpus: int, **fields: Any) -> SmallerMachine:
+        return _told(need, cpus, of_cpus=self._of_cpus, **self._refuted, **fields)
+
+
+def _told(need: Need, cpus: int, *, measured: Measurement | None = None, **fields: Any) -> SmallerMachine:
+    """Write the answer, with the figures of the run that verified it, else those of all CPUs."""
+    source = measured or need.measured
+    return SmallerMachine(
+        cpus=cpus,
+        config=need.config,
+        busy_cpus=need.busy_cpus,
+        samples_per_s=need.samples_per_s if measured is None else measured.samples_per_s,
+        data_wait_share=need.data_wait_share if measured is None else measured.data_wait_share,
+        target_share=DATA_WAIT_TARGET_SHARE,
+        host_bytes=source.memory.host_pss_bytes,
+        archive_bytes=source.archive.size_bytes if source.archive else 0,
+        cache_bytes=source.cache.size_bytes if source.cache else 0,
+        **fields,
+    )
+
+
+def _need(config: LoaderConfig, records: list[TrialRecord]) -> Need:
+    measured = [record.measurement for record in records if record.measurement]
+    return Need(
+        config=config,
+        busy_cpus=fmean(one.busy_cpus or 0.0 for one in measured),
+        samples_per_s=fmean(one.samples_per_s for one in measured),
+        data_wait_share=fmean(one.data_wait_share for one in measured),
+        wall_s=fmean(record.wall_s for record in records),
+        order=cost(config, records)[1:],
+        measured=max(measured, key=lambda one: one.memory.host_pss_bytes or 0),
+    )
+
+
+def _limit(record: TrialRecord, cpus: int) -> str:
+    """Tell what kept a run to its CPUs, by what its process saw of the machine."""
+    inputs = record.machine.cpu_inputs if record.machine else {}
+    return "quota" if math.isclose(inputs.get("cgroup_quota", math.inf), cpus) else "affinity"
