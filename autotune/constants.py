@@ -77,6 +77,8 @@ PREPARATION_SHARE = 0.5
 be handed out: more leaves too little for what it is compared with."""
 SEARCH_TRIALS_MIN = 3
 """Trials that even the shortest budget pays for: the default and the two best guesses."""
+SEARCH_RUNS_MIN = 14
+"""Processes of the shortest study: three trials, two verifications, three blocks of winner, default and deployed."""
 PROCESS_RUNS_MAX = 130
 """Processes that one study may measure in, over all phases up to its decision."""
 SEARCH_TRIALS_MAX = 43

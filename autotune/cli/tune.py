@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ from autotune.cli.tune_shared import SharedProgress, tell_classes
 from autotune.compose import Places, inspect_dataset, places, tune_on_ray, tune_shared, tune_study
 from autotune.errors import SpecError
 from autotune.space import PRIORS, Space
-from autotune.spec import StudySpec
+from autotune.spec import StudySpec, StudySummary
 from autotune.spec.study_file import read_study, spec_from_fields
 from autotune.spec.study_show import show_spec
 from autotune.tracking.console import ConsoleListener, summary_table
@@ -78,6 +79,7 @@ def command(
         return
     if ray is not None or shared:
         told = SharedProgress(error_console())
+        ended: Mapping[str, StudySummary]
         # Ray writes what it hears of nodes to standard output, which is for the result alone
         with naming_the_factory(study), redirect_stdout(sys.stderr):
             if ray is not None:

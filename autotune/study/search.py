@@ -30,6 +30,9 @@ from autotune.study.transfer import Carried
 from autotune.study.verdict import CONSTRAINT
 from autotune.trial import Records
 
+RESULT = "autotune:result"
+"""User attribute with what became of a trial, for optuna-dashboard."""
+
 
 @dataclass(kw_only=True)
 class _Flight:
@@ -119,6 +122,7 @@ class Search:
             elif self._flying:
                 self._land()
             else:
+                self._withdraw()
                 return reason
 
     def _end(self, until_s: Callable[[], float], *, least_trials: int, spent: int) -> str | None:
@@ -133,6 +137,13 @@ class Search:
         if begun < least_trials:
             return None
         return "its share of the time is over" if setting.clock() >= until_s() else self._enough()
+
+    def _withdraw(self) -> None:
+        """Take back what is still queued: the next run begins with the default and what it expects most of by then."""
+        for _ in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            trial = self.study.ask()
+            trial.set_user_attr(RESULT, "not tried, as the search ended before its turn")
+            self.study.tell(trial, state=TrialState.FAIL)
 
     def _left(self) -> frozenset[LoaderConfig]:
         """Give what is neither measured nor being measured."""
@@ -250,7 +261,7 @@ class Search:
 
     def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
         told = self.ledger.verdict(record)
-        trial.set_user_attr("autotune:result", _story(record))
+        trial.set_user_attr(RESULT, _story(record))
         trial.set_constraint(CONSTRAINT, told.constraint)
         self.study.tell(trial, told.value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 from autotune.compose import Places, saved_runs
 from autotune.constants import CHECK_PAIRS, CONFIRM_PAIRS_MIN, PROCESS_S
@@ -64,6 +65,7 @@ def check(
         failed_once=_told(failed[0]) if hindrance is None and len(failed) == 1 else None,
         before_fails=old is not None and any(disqualifies(record) for record in blocks.records(old)),
         default_runs=bool(blocks.rates(default)),
+        run_s=fmean(record.wall_s - _build_s(record) for config in configs for record in blocks.records(config)),
     )
 
 

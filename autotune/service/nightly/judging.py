@@ -32,6 +32,7 @@ class Figures:
         failed_once: What became of a single run of it that failed among others that did not; None without one.
         before_fails: Whether a run of what was deployed before failed.
         default_runs: Whether the default could be measured.
+        run_s: What a run took, in seconds, without archives that it had to build; 0 without any.
     """
 
     against_default: Interval | None = None
@@ -43,6 +44,7 @@ class Figures:
     failed_once: str | None = None
     before_fails: bool = False
     default_runs: bool = True
+    run_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
 
+from autotune.constants import SEARCH_RUNS_MIN
 from autotune.registry import AUTOMATIC_ACTOR
 from autotune.service.nightly.changes import answers, changes_since, difference, other_majors
 from autotune.spec import Decision, DecisionEvent, Deployment, Inspection, StudySpec, Task, WaitingDecision
@@ -55,6 +56,7 @@ class Plan:
         need: How much it needs a search.
         deployment: What is deployed for this dataset on this class of machine; None where nothing is.
         waiting: What waits for a person in its place; None where nothing does.
+        run_s: What a run of it took in this night, in seconds; 0 where none was made.
     """
 
     spec: StudySpec
@@ -64,6 +66,12 @@ class Plan:
     need: Need
     deployment: Deployment | None = None
     waiting: WaitingDecision | None = None
+    run_s: float = 0.0
+
+    @property
+    def least_s(self) -> float:
+        """What the fewest runs of a search take, in seconds, whatever its budget."""
+        return SEARCH_RUNS_MIN * self.run_s
 
     @property
     def deployed(self) -> Decision | None:

@@ -27,8 +27,23 @@ def shares(plans: Sequence[Plan], left_s: float) -> list[float]:
         left_s: What is left of the night.
     """
     for count in range(len(plans), 0, -1):
-        asked_s = sum(one.spec.budget.time_s for one in plans[:count])
-        part = min(1.0, (left_s - count * NIGHT_OVERHEAD_S) / asked_s)
+        part = _part(plans[:count], left_s - count * NIGHT_OVERHEAD_S)
         if part >= NIGHT_SHARE_MIN:
             return [one.spec.budget.time_s * part if place < count else 0.0 for place, one in enumerate(plans)]
     return [0.0] * len(plans)
+
+
+def _part(plans: Sequence[Plan], left_s: float) -> float:
+    """Give the part of its budget, at most the whole, that each search can have.
+
+    One whose fewest runs take longer than its part takes what they take, which the others go without.
+    """
+    part, quick = 1.0, list(plans)
+    while quick:
+        part = min(1.0, left_s / sum(one.spec.budget.time_s for one in quick))
+        slow = [one for one in quick if one.least_s > part * one.spec.budget.time_s]
+        if not slow:
+            return part
+        left_s -= sum(one.least_s for one in slow)
+        quick = [one for one in quick if one not in slow]
+    return part if left_s >= 0 else 0.0

@@ -143,7 +143,7 @@ class StudyWork:
             found.spec, deployed, before, at=self.order.at, registry=self._registry, runner=runner,
             allowed_s=allowed_s, on_run=self.listener.on_run,
         )  # fmt: skip
-        looked = replace(looked, night=measured(night, figures))
+        looked = replace(looked, plan=replace(found, run_s=figures.run_s), night=measured(night, figures))
         taken = loss(figures, before)
         if taken is not None:
             return self._taken_back(looked, taken)

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from autotune.spec import Failure, LoaderConfig
 from autotune.spec.record import new_key
 from autotune.study.optuna_store import KEY, open_storage, open_study
+from autotune.study.search import RESULT
 from autotune.study.verdict import CONSTRAINT
 from autotune.trial.replay import ReplayRunner
 
@@ -244,6 +245,15 @@ def test_the_default_is_measured_first_and_the_storage_priors_next(make_bench):
     first, second = [record.config for record in bench.store.records("s")][:2]
     assert first == LoaderConfig.torch_default(32).canonical(has_accelerator=False)
     assert second.archive == "npy"
+
+
+def test_nothing_stays_queued_so_that_the_next_run_begins_with_the_default_again(make_bench):
+    bench = make_bench(flat, budget={"time": "10m", "trials": 2})
+    bench.run()
+    assert not bench.trials(TrialState.WAITING)
+    withdrawn = bench.trials(TrialState.FAIL)
+    assert withdrawn
+    assert all(trial.user_attrs[RESULT].startswith("not tried") for trial in withdrawn)
 
 
 @pytest.mark.parametrize("trials", [1, 4, 7])
