@@ -23,7 +23,7 @@ KILLS = st.lists(st.tuples(st.integers(0, 2), st.floats(0, 0.25)), max_size=4)
 
 @pytest.mark.slow
 @pytest.mark.fault
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     count=st.integers(1, 45),
     shard_samples=st.integers(1, 12),
@@ -61,6 +61,7 @@ def test_builders_killed_anywhere_end_in_the_archive_of_a_plain_build(count, sha
         }  # fmt: skip
 
 
+@settings(max_examples=12)  # each builds an archive
 @given(
     count=st.integers(1, 60),
     shard_samples=st.integers(1, 20),
