@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
-from autotune.constants import CARRIED_MAX, CARRIED_OF_A_STUDY, SIMILARITY_MIN
+from autotune.constants import CARRIED_MAX, CARRIED_OF_A_STUDY, GUESS_SHARE, SIMILARITY_MIN
 from autotune.similarity import Circumstances, Similarity, similarity
 from autotune.space.adapting import adapted
 from autotune.space.priors import REFERENCE_BATCH_SIZE
@@ -102,15 +102,16 @@ def _offers(source: Source, setting: Setting, forecast: Forecast) -> Iterator[tu
     chosen = [] if source.decision.outcome == "undecided" else [source.decision.config]
     given: set[LoaderConfig] = set()
     for config in dict.fromkeys([*chosen, *source.rates]):
-        if len(given) >= CARRIED_OF_A_STUDY:
+        # what was confirmed there is held against no single run
+        share = 1.0 if config in chosen or best is None else source.rates[config] / best
+        if len(given) >= CARRIED_OF_A_STUDY or share < GUESS_SHARE:
             return
         point = adapted(config, there=source.decision.machine, space=setting.space)
         fitting = None if point is None else _within_limits(point, setting, forecast)
         if fitting is None or fitting in given:
             continue
         given.add(fitting)
-        # what was confirmed there is held against no single run
-        yield 1.0 if config in chosen or best is None else source.rates[config] / best, fitting
+        yield share, fitting
 
 
 def _within_limits(config: LoaderConfig, setting: Setting, forecast: Forecast) -> LoaderConfig | None:
@@ -132,17 +133,19 @@ def story(sources: Sequence[Source], carried: Sequence[Carried], ledger: Ledger)
 
 
 def _sentence(source: Source, carried: Sequence[Carried], ledger: Ledger) -> str:
-    begin = f"priors: {source.title}"
-    best = ledger.best()
+    begin, best = f"priors: {source.title}", ledger.best()
+    tried = [record for one in carried if (record := ledger.get(one.config)) is not None]
     if not carried:
         return f"{begin} had no further configuration that is possible here"
-    worth = [ledger.worth(known) for one in carried if (known := ledger.get(one.config)) and known.measurement]
+    if not tried:
+        return f"{begin}: there was no time for its {len(carried)} configurations"
+    worth = [ledger.worth(record) for record in tried if record.measurement is not None]
     if best is None or not worth:
-        return f"{begin}: none of its {len(carried)} configurations kept its limits here"
+        return f"{begin}: none of its {len(tried)} configurations that were tried first gave a rate here"
     share = max(worth) / ledger.worth(best)
-    begin = f"{begin}: of its {len(carried)} tried first, the best came to {share:.0%} of the fastest run of the search"
+    told = f"{begin}: of its {len(tried)} tried first, the best came to {share:.0%} of the fastest run of the search"
     agreement = order_agreement(source, ledger)
-    return begin if agreement is None else f"{begin}; {agreement}"
+    return told if agreement is None else f"{told}; {agreement}"
 
 
 def order_agreement(source: Source, ledger: Ledger) -> str | None:
