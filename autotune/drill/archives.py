@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from functools import partial
 from pathlib import Path
 
 from autotune.data.archives.checking import verify
@@ -74,7 +75,7 @@ def stale_archive(folder: Path) -> str:
             os.utime(paths[2], ns=(1, 1))
         (folder / "more.bin").write_bytes(b"more")
         dataset = Files(changed)
-        told = refusal(lambda dataset=dataset: open_or_build(dataset, _NPY, root, build=False), ArchiveStaleError)
+        told = refusal(partial(open_or_build, dataset, _NPY, root, build=False), ArchiveStaleError)
         loader, warning = served(dataset, folder)
         promised(loader.dataset is dataset, f"a file was {change}, and the archive is read all the same")
         promised(bool(warning), f"a file was {change}, and nothing is said of it")

@@ -6,6 +6,7 @@ import gzip
 import io
 import pickle
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def hostile_tar(folder: Path) -> str:
         member.type, member.linkname = kind, link
         path = _tar(inner / f"{case.replace('/', '')}.tar", member)
         for read in (TarArchiveDataset, IterableTarArchiveDataset):
-            told = refusal(lambda read=read, path=path: read(path, cache_dir=inner / "cache"), ArchiveError)
+            told = refusal(partial(read, path, cache_dir=inner / "cache"), ArchiveError)
     outside = [path for path in folder.rglob("*") if path.is_file() and inner not in path.parents]
     promised(not outside, f"something was written outside: {outside}")
     promised(not Path(_MEMBERS["absolute"][0]).exists(), "something was written to an absolute path")
@@ -83,7 +84,7 @@ def pickled_data(folder: Path) -> str:
     told = ""
     for name, data in {"a.pkl": harmful, "a.pth": harmful, "a.npy": objects.getvalue()}.items():
         path = _tar(folder / f"{name}.tar", tarfile.TarInfo(name), data)
-        told = refusal(lambda path=path: TarArchiveDataset(path)[0], ArchiveError, "pickled")
+        told = refusal(partial(TarArchiveDataset(path).__getitem__, 0), ArchiveError, "pickled")
         promised(not canary.exists(), f"the code of {name} was run")
     pickle.loads(harmful)  # noqa: S301 - our own, to show that its code works
     promised(canary.exists(), "the pickle does no harm even where it is read, so this drill shows nothing")
