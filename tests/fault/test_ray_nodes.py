@@ -42,7 +42,7 @@ space: {batch_size: [8, 16], num_workers: [0, 1], prefetch_factor: 2, cache: non
 time_cap_s: 0.5
 confirm_time_cap_s: 0.5
 """
-WITHIN_S = 90
+WITHIN_S = 200
 
 
 @pytest.fixture
@@ -127,8 +127,10 @@ def ended(process):
 
 
 def records_of(home):
+    if not (home / "registry.db").exists():
+        return []
     with open_existing(home) as registry:
-        return [] if registry is None else list(registry.records("scattered"))
+        return list(registry.records("scattered"))
 
 
 def test_a_study_for_each_class_goes_on_when_a_node_is_killed(place):
