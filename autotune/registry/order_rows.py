@@ -113,10 +113,13 @@ def settled(connection: Connection, keys: Collection[str]) -> dict[str, str | No
     return {row.key: row.answer for row in connection.execute(statement)}
 
 
-def answers(connection: Connection, study: str) -> list[str]:
-    """Give all answers of a study."""
-    statement = select(TrialOrderRow.answer).where(TrialOrderRow.study == study, TrialOrderRow.state == "answered")
-    return [str(text) for text in connection.execute(statement).scalars()]
+def remove(connection: Connection, study: str) -> list[str]:
+    """Remove all orders of a study, and give the answers of those that had one; who answers one later is refused.
+
+    It is one statement: an answer that came between two would be lost.
+    """
+    statement = delete(TrialOrderRow).where(TrialOrderRow.study == study).returning(TrialOrderRow.answer)
+    return [text for text in connection.execute(statement).scalars() if text is not None]
 
 
 def _lapsed(now: int) -> Any:

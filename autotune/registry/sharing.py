@@ -32,20 +32,20 @@ class Sharing(Transactions):
         """
 
         def work(connection: Connection) -> int:
-            answered = order_rows.answers(connection, spec.name)
-            records = [record for text in answered for record in self._parse(OrderAnswer, text).records]
-            # a bad reading says nothing of its configuration, which is measured again
-            sensible = [one for one in records if one.failure is None or one.failure.kind != "senseless"]
-            for record in sensible:
-                writes.insert_record(connection, record)
+            taken_over = self._take_over(connection, spec.name)
             sharing_rows.open_run(connection, spec, run)
-            return len(sensible)
+            return taken_over
 
         return self._write(work)
 
     def end_shared_study(self, study: str, run: str) -> None:
         """Tell the machines of a run that it has come to its decisions."""
-        self._write(lambda connection: sharing_rows.end_run(connection, study, run))
+
+        def work(connection: Connection) -> None:
+            if sharing_rows.end_run(connection, study, run):
+                self._take_over(connection, study)
+
+        self._write(work)
 
     def machines_present(self, study: str, run: str) -> Mapping[str, int]:
         """Count the machines that take part in a run now, by class."""
@@ -71,6 +71,16 @@ class Sharing(Transactions):
         """Give what orders came to, as far as they did; None where too many machines were lost over one."""
         found = self._read(lambda connection: order_rows.settled(connection, keys))
         return {key: None if text is None else self._parse(OrderAnswer, text) for key, text in found.items()}
+
+    def _take_over(self, connection: Connection, study: str) -> int:
+        """Remove all orders of a study, and save what was answered; gives how many records."""
+        answers = [self._parse(OrderAnswer, text) for text in order_rows.remove(connection, study)]
+        records = [record for answer in answers for record in answer.records]
+        # a bad reading says nothing of its configuration, which is measured again
+        sensible = [one for one in records if one.failure is None or one.failure.kind != "senseless"]
+        for record in sensible:
+            writes.insert_record(connection, record)
+        return len(sensible)
 
     # The workers'
 

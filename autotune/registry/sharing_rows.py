@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, delete, func, select, update
 from autotune.errors import ConflictError
 from autotune.registry import lease_rows
 from autotune.registry.rows import major_versions
-from autotune.registry.tables import LeaseRow, SharedStudyRow, StudyMachineRow, TrialOrderRow
+from autotune.registry.tables import LeaseRow, SharedStudyRow, StudyMachineRow
 from autotune.registry.writes import insert_into, insert_once
 from autotune.spec import Inspection, StudyMachine, StudySpec
 
@@ -20,8 +20,8 @@ def driving_lease(study: str) -> str:
 
 
 def open_run(connection: Connection, spec: StudySpec, run: str) -> None:
-    """Begin a run of a study; machines and orders of the one before are forgotten."""
-    forget(connection, spec.name)
+    """Begin a run of a study; the machines of the one before are forgotten."""
+    _forget_machines(connection, spec.name)
     columns = {
         "name": spec.name,
         "run": run,
@@ -34,21 +34,17 @@ def open_run(connection: Connection, spec: StudySpec, run: str) -> None:
     connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=newer), columns)
 
 
-def end_run(connection: Connection, study: str, run: str) -> None:
-    """Note that a run has come to its decisions; nothing happens to a later one."""
+def end_run(connection: Connection, study: str, run: str) -> bool:
+    """Note that a run has come to its decisions; False where there is a later one."""
     ended = (
         update(SharedStudyRow)
         .where(SharedStudyRow.name == study, SharedStudyRow.run == run)
         .values(ended_us=lease_rows.now_us(connection))
     )
-    if connection.execute(ended).rowcount == 1:
-        forget(connection, study)
-
-
-def forget(connection: Connection, study: str) -> None:
-    """Forget the orders and machines of a study; who answers such an order later is refused."""
-    connection.execute(delete(TrialOrderRow).where(TrialOrderRow.study == study))
-    connection.execute(delete(StudyMachineRow).where(StudyMachineRow.study == study))
+    if connection.execute(ended).rowcount != 1:
+        return False
+    _forget_machines(connection, study)
+    return True
 
 
 def find(connection: Connection, study: str) -> tuple[Row[Any], bool] | None:
@@ -127,6 +123,10 @@ def first_of_class(connection: Connection, study: str, run: str, machine_class: 
         .limit(1)
     )
     return connection.execute(statement).scalar()
+
+
+def _forget_machines(connection: Connection, study: str) -> None:
+    connection.execute(delete(StudyMachineRow).where(StudyMachineRow.study == study))
 
 
 def _check_alike(first: StudyMachine, other: StudyMachine) -> None:

@@ -235,3 +235,31 @@ def test_many_workers_at_once_take_each_order_once(server, tmp_path):
             thread.join()
         assert sorted(taken) == sorted(order.key for order in orders)
         assert len(registry.settled_orders(taken)) == len(orders)
+
+
+@pytest.mark.slow
+def test_what_was_told_to_be_kept_is_there_however_often_drivers_take_over(server, tmp_path):
+    url = server.new_database("takeovers")
+    with open_registry(tmp_path, url) as registry:
+        registry.share_study(SPEC, "r")
+        workers, kept, over = [joined(registry) for _ in range(3)], [], threading.Event()
+
+        def work(one):
+            while not over.is_set():
+                claim = registry.claim_order(one, LIFE_S)
+                if claim is not None and registry.answer_order(claim, answer_of(claim.order)):
+                    kept.extend(request.key for request in claim.order.requests)
+
+        threads = [threading.Thread(target=work, args=(one,)) for one in workers]
+        for thread in threads:
+            thread.start()
+        for run in range(15):
+            for number in range(8):
+                registry.place_order("s", workers[0].machine_class, order_of(tmp_path, f"{run}-{number}"))
+            registry.share_study(SPEC, f"run{run}")
+        over.set()
+        for thread in threads:
+            thread.join()
+        registry.share_study(SPEC, "last")
+        assert len(kept) == len(set(kept)) > 0
+        assert {one.key for one in registry.records("s")} == set(kept)
