@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import sys
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -62,9 +63,11 @@ def command(
             _describe(spec, at)
         return
     if ray is not None:
-        with naming_the_factory(study):
+        # Ray writes what it hears of nodes to standard output, which is for the result alone
+        with naming_the_factory(study), redirect_stdout(sys.stderr):
             told = SharedProgress(error_console())
-            tell_classes(tune_on_ray(spec, ray, at=at, listener=told, own_home=home), as_json)
+            summaries = tune_on_ray(spec, ray, at=at, listener=told, own_home=home)
+        tell_classes(summaries, as_json)
         return
     with naming_the_factory(study), closing(ConsoleListener(error_console(), show_summary=as_json)) as progress:
         summary = tune_study(spec, at=at, listeners=[progress])

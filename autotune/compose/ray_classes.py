@@ -134,9 +134,12 @@ class RayClasses:
         try:
             inspection = inspect_dataset(machine, self._spec, at=self._at)
             self._admit(node, machine, inspection)
-        except AutotuneError as error:
+        except (DatasetError, FactoryError, ConflictError) as error:
             machine.close()
             return type(error)(f"node {node.name}: {error}")
+        except AutotuneError as error:
+            machine.close()
+            return error
         return None
 
     def _admit(self, node: RayNode, machine: RayMachine, inspection: Inspection) -> None:

@@ -58,7 +58,7 @@ def tune_on_ray(
         connected_within_s: How long the cluster gets to answer.
 
     Returns:
-        How it ended for each class of machines.
+        How it ended for each class of machines, that of most machines first.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -80,7 +80,7 @@ def tune_on_ray(
         driver = _Driver(spec, at=at, registry=registry, listener=listener)
         begun = {
             name: threads.submit(driver.decide, pool, classes.inspections[name])
-            for name, pool in sorted(classes.pools.items())
+            for name, pool in sorted(classes.pools.items(), key=lambda item: -item[1].capacity)
         }
         return _results(begun)
 

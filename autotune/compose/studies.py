@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autotune.compose.places import Places, places
+from autotune.compose.ray_studies import tune_on_ray
 from autotune.compose.running import begin_run, finish_run, make_setting, make_tracker, settle_interrupted, warm_up
 from autotune.compose.runs import inspect_dataset
 from autotune.registry import check_separate, open_registry, registry_address
@@ -32,6 +33,7 @@ def tune(
     collate_fn: Callable[[list[Any]], Any] | None = None,
     trials: int | None = None,
     home: str | Path | None = None,
+    ray: str | None = None,
     progress: bool = True,
     environ: Mapping[str, str] = os.environ,
     **settings: Any,
@@ -51,17 +53,20 @@ def tune(
         collate_fn: The loader's collate function.
         trials: Most trials of the search.
         home: Folder for results; None is the usual one.
+        ray: Ray cluster whose nodes measure, as `auto` or `host:port`; None measures on this machine.
         progress: Show progress on standard error.
         environ: Environment, which may name the places of results.
         **settings: Further keys of a study file (`space`, `device`, `page_cache`, `seed` ...).
 
     Returns:
-        The outcome; `autotune.best_loader(dataset)` uses it from now on.
+        The outcome; `autotune.best_loader(dataset)` uses it from now on. Of a cluster with several classes of machines
+        it is that of the class with most of them.
 
     Raises:
         SpecError: An argument breaks a rule.
         DatasetError: The dataset cannot be read.
-        MachineBusyError: Another tuning job holds this machine.
+        MachineBusyError: Another tuning job holds this machine, or every node of the cluster.
+        NoMachineError: There is no such cluster, or no node that can measure.
     """
     fields: dict[str, Any] = {
         "name": name or type(dataset).__name__.strip("_"),
@@ -76,10 +81,34 @@ def tune(
     if collate_fn is not None:
         payload["collate_fn"] = collate_fn
     fields["dataset"] = sent_source(payload).model_dump()
+    spec, at = spec_from_fields(fields), places(home, environ=environ)
+    if ray is not None:
+        each = _ConsoleForEach(shown=progress)
+        own_home = None if home is None else at.home
+        return next(iter(tune_on_ray(spec, ray, at=at, listener=each, own_home=own_home, payload=payload).values()))
     with _console() if progress else nullcontext() as console:
         listeners = () if console is None else (console,)
-        at = places(home, environ=environ)
-        return tune_study(spec_from_fields(fields), at=at, payload=payload, listeners=listeners)
+        return tune_study(spec, at=at, payload=payload, listeners=listeners)
+
+
+class _ConsoleForEach:
+    """Shows on standard error how the study of each class of machines goes, a line for each trial."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+
+    def on_machines(self, present: Mapping[str, int]) -> None:
+        """Say nothing: each study names its class."""
+
+    def studying(self, machine_class: str) -> Sequence[StudyListener]:  # noqa: ARG002 - it says its class itself
+        """Give a display for the study of one class."""
+        if not self._shown:
+            return ()
+        from rich.console import Console
+
+        from autotune.tracking.console import ConsoleListener
+
+        return (ConsoleListener(Console(stderr=True, force_terminal=False)),)
 
 
 def _console() -> AbstractContextManager[StudyListener]:

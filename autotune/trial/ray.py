@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +18,7 @@ from autotune.errors import (
     MachineLostError,
     MissingExtraError,
     NoMachineError,
+    SpecError,
     TrialServerError,
 )
 from autotune.spec import Failure, Inspection, Profile, TrialRecord, TrialRequest
@@ -31,6 +34,7 @@ _STARTED_WITHIN_S = 90.0
 _ANSWERED_WITHIN_S = 60.0
 """How much longer than its time-outs allow a node may take for a trial, before it counts as lost."""
 _LEFT_WITHIN_S = 5.0
+_WAY_IN = "`ray status --address ADDRESS` tells whether one is up, `ray start --head` starts one"
 
 
 class NodeProgram(Protocol):
@@ -245,12 +249,21 @@ def _connect(ray: Any, address: str, *, within_s: float) -> None:
     if address != "auto" and "://" not in address:
         _check_reachable(address, within_s=within_s)
     try:
-        ray.init(address=address, namespace="autotune", log_to_driver=False, logging_level=logging.ERROR)
+        with _handler_kept(signal.SIGTERM):
+            ray.init(address=address, namespace="autotune", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise NoMachineError(f"no Ray cluster can be joined at {address!r}: {_last_line(error)}; {_WAY_IN}") from error
 
 
-_WAY_IN = "`ray status --address ADDRESS` tells whether one is up, `ray start --head` starts one"
+@contextlib.contextmanager
+def _handler_kept(number: int) -> Iterator[None]:
+    """Put back who handles a signal: Ray takes it, and would end the process before anything is let go."""
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, before)
 
 
 def _check_reachable(address: str, *, within_s: float) -> None:
@@ -262,9 +275,7 @@ def _check_reachable(address: str, *, within_s: float) -> None:
     """
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdecimal():
-        raise NoMachineError(
-            f"the address of a Ray cluster is `auto`, `host:port` or `ray://host:port`, got {address!r}"
-        )
+        raise SpecError(f"the address of a Ray cluster is auto, host:port or ray://host:port, got {address!r}")
     try:
         socket.create_connection((host, int(port)), timeout=within_s).close()
     except OSError as error:

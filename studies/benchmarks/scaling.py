@@ -86,13 +86,15 @@ def ray_nodes(count: int) -> Iterator[str]:
 
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    cluster = Cluster(initialize_head=True, head_node_args={**small, "temp_dir": folder})
+    os.environ["RAY_TMPDIR"] = folder
+    cluster = Cluster(initialize_head=True, head_node_args=small)
     try:
         for _ in range(count - 1):
             cluster.add_node(**small)
         yield cluster.address
     finally:
         cluster.shutdown()
+        del os.environ["RAY_TMPDIR"]
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -20,7 +20,8 @@ def ray_cluster(nodes, *, cpus=()):
 
     # Ray's sockets lie there, and their paths have 107 bytes at most
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    cluster = Cluster(initialize_head=True, head_node_args={**SMALL, "temp_dir": folder})
+    os.environ["RAY_TMPDIR"] = folder
+    cluster = Cluster(initialize_head=True, head_node_args=SMALL)
     try:
         for place in range(1, nodes):
             left = nodes - place
@@ -29,6 +30,7 @@ def ray_cluster(nodes, *, cpus=()):
         yield cluster
     finally:
         cluster.shutdown()
+        del os.environ["RAY_TMPDIR"]
         shutil.rmtree(folder, ignore_errors=True)
 
 
