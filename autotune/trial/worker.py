@@ -36,7 +36,7 @@ from autotune.measure.memory import limit_in_bytes
 from autotune.measure.pagecache import prepare_page_cache
 from autotune.measure.result import assemble
 from autotune.measure.throughput import Plan, Throughput, measure_throughput
-from autotune.spec import ArchiveUse, CacheUse, DatasetFacts, MachineFacts, MemoryUse, Phases
+from autotune.spec import DatasetFacts, MachineFacts, MemoryUse, Phases
 from autotune.spec.config import DEFAULT_PREFETCH_FACTOR
 from autotune.trial.conditions import (
     cache_limit_bytes,
@@ -53,6 +53,7 @@ from autotune.trial.preload import worth_preloading
 from autotune.trial.probe import Subject, probe
 from autotune.trial.shared_batches import CollatesInWorkers
 from autotune.trial.stress import stress
+from autotune.trial.uses import archive_use, cache_use
 
 _TELL_EVERY_S = 0.2
 """Shortest time between two reports of how far a preparation is."""
@@ -186,8 +187,8 @@ class Trial:
                 memory=around.memory_use(shm_predicted_bytes=predicted, shm_free_bytes=free),
                 phases=self._phases(prepared),
                 seed=self._workload.seed,
-                archive=_archive_use(prepared),
-                cache=_cache_use(prepared),
+                archive=archive_use(prepared),
+                cache=cache_use(prepared),
                 page_cache=page_cache,
                 page_cache_resident_share=resident,
                 bytes_read=None if read_after is None or read_before is None else max(0, read_after - read_before),
@@ -383,23 +384,3 @@ class _Watched:
         batches = iter(self._loader)
         self._workers[:] = multiprocessing.active_children()
         return batches
-
-
-def _archive_use(prepared: Prepared) -> ArchiveUse | None:
-    archive = prepared.archive
-    if archive is None or archive.manifest is None:
-        return None
-    return ArchiveUse(size_bytes=archive.size_bytes, build_s=archive.manifest.build_s)
-
-
-def _cache_use(prepared: Prepared) -> CacheUse | None:
-    cache = prepared.cache
-    if cache is None:
-        return None
-    return CacheUse(
-        fraction=cache.fraction,
-        size_bytes=cache.size_bytes,
-        filled=cache.filled,
-        hits=cache.hits,
-        misses=cache.misses,
-    )
