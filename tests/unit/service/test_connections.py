@@ -140,8 +140,9 @@ def test_a_long_answer_is_read_to_its_end_over_a_slow_line(monkeypatch):
             size += len(found)
 
 
-def test_slow_answer_is_waited_for_and_requests_follow_each_other(address):
-    with _connected(address) as connection:
+def test_slow_answer_is_waited_for_and_requests_follow_each_other(monkeypatch):
+    monkeypatch.setattr(connections, "CLIENT_LIMIT_S", 0.9)  # less than the answer takes, and enough to ask again
+    with _served() as address, _connected(address) as connection:
         for path in (b"/slow ", b"/body ", b"/slow "):
             connection.sendall(REQUEST.replace(b"/ ", path, 1))
             assert _answer(connection).startswith(b"HTTP/1.1 200")
