@@ -8,8 +8,8 @@ import os
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import Field
 
@@ -48,7 +48,8 @@ class FinishedShard(Value):
     took_s: float = Field(default=0.0, ge=0)
 
 
-class WrittenShard(NamedTuple):
+@dataclass(frozen=True)
+class WrittenShard:
     """A shard that is written, and safe on disk, but not seen yet.
 
     Attributes:
