@@ -75,6 +75,17 @@ def test_a_study_finds_a_good_configuration_and_says_how_sure_it_is(letter):
         assert one.summary.ratio.low < one.summary.ratio.mean < one.summary.ratio.high
 
 
+@pytest.mark.slow
+def test_four_machines_find_as_good_a_configuration_as_one():
+    found = [replays("C", "recorded").run(seed, Noise(run_to_run=0.04), machines=4) for seed in range(5)]
+    assert all(one.summary.outcome == "gain" for one in found)
+    assert statistics.median(one.regret for one in found) < 0.04
+    assert statistics.median(abs(bias) for bias in biases(found)) < 0.04, "a pair is measured on one machine"
+    for one in found:
+        assert one.summary.process_runs <= PROCESS_RUNS_MAX
+        assert any(note.startswith("4 machines of one class") for note in one.summary.notes)
+
+
 def test_the_same_seed_gives_the_same_study():
     first, second = (replays("A", "recorded").run(7, Noise(run_to_run=0.04)).summary for _ in range(2))
     assert first.replace(decision_key="") == second.replace(decision_key="")

@@ -25,6 +25,7 @@ from ray_clusters import ray_cluster
 from autotune import __version__
 from autotune.compose.ray_node import NodeMachine
 from autotune.trial import MachinePool
+from autotune.trial.payload import pickled
 from autotune.trial.ray import RayCluster
 from autotune.trial.ray_messages import NodeOrder
 
@@ -41,7 +42,7 @@ space: {batch_size: [8, 16], num_workers: [0, 1], prefetch_factor: 2, cache: non
 time_cap_s: 0.5
 confirm_time_cap_s: 0.5
 """
-WITHIN_S = 90
+WITHIN_S = 200
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_what_a_killed_node_measured_is_measured_on_another(place):
             node_id: connected.start(
                 node,
                 NodeOrder(version=__version__, purpose="test", folder=str(place), emulated_node=node_id[:8]),
-                b"any",
+                pickled({}),
             )
             for node_id, node in nodes.items()
         }
@@ -97,7 +98,7 @@ def test_what_a_killed_node_measured_is_measured_on_another(place):
             records = [future.result(WITHIN_S)[0] for future in futures]
             assert pool.capacity == 2
         assert [record.key for record in records] == [request.key for request in requests]
-        assert all(record.measurement is not None for record in records)
+        assert [record.failure for record in records] == [None] * 7
         hosts = {record.machine.host.rpartition("/")[2] for record in records[3:]}
         assert hosts == {node_id[:8] for node_id in nodes} - {killed.node_id[:8]}
         until(lambda: not servers(), "the end of all trial servers")
@@ -126,8 +127,10 @@ def ended(process):
 
 
 def records_of(home):
+    if not (home / "registry.db").exists():
+        return []
     with open_existing(home) as registry:
-        return [] if registry is None else list(registry.records("scattered"))
+        return list(registry.records("scattered"))
 
 
 def test_a_study_for_each_class_goes_on_when_a_node_is_killed(place):
