@@ -34,7 +34,7 @@ APART = {(cache, *start) for cache in ("none", "disk") for start in STARTS if st
 
 
 def _marks(one):
-    if one in APART:
+    if one in APART or one == ("disk", 0, None):
         return [pytest.mark.long]
     return [] if one[1:] in QUICK or one == ("memory", 3, "forkserver") else [pytest.mark.slow]
 

@@ -109,7 +109,10 @@ def test_a_hostile_study_file_exits_2_with_file_and_line(command_line, line, wor
 
 @pytest.mark.parametrize(
     ("factory", "words"),
-    [("no_such.module:make", ["no module 'no_such'"]), ("autotune.units:no_such", ["has no 'no_such'"])],
+    [
+        ("no_such.module:make", ["no module 'no_such'"]),
+        pytest.param("autotune.units:no_such", ["has no 'no_such'"], marks=pytest.mark.long),
+    ],
 )
 def test_a_missing_factory_exits_2_with_file_line_and_key(command_line, factory, words):
     path = command_line.study(f"# a comment\nname: x\ndataset: {factory}\nbudget: 2s\n", "missing.yaml")

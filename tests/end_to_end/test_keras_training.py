@@ -138,10 +138,12 @@ def test_a_sample_that_cannot_be_read_stops_training_with_its_path(queue):
 
 
 def test_training_leaves_no_process():
+    before = set(multiprocessing.active_children())
     trained(QUEUES["two processes"], epochs=1)
-    for child in multiprocessing.active_children():
+    left = set(multiprocessing.active_children()) - before
+    for child in left:
         child.join(20)
-    assert not multiprocessing.active_children()
+    assert not [child for child in left if child.is_alive()]
 
 
 def test_predictions_come_in_the_order_of_the_dataset():

@@ -178,10 +178,10 @@ def test_a_disk_that_runs_full_in_one_shard_keeps_the_others_until_there_is_room
     assert "are kept" in found["message"]
     shards = [name for name in found["kept"] if name.endswith(".tar")]
     noted = [name.replace(".json", ".tar") for name in found["kept"] if name.startswith("shard") and ".json" in name]
-    assert shards == noted
-    assert 0 < len(shards) < 10
+    assert set(noted) <= set(shards), "a shard is finished when its note is there, which comes last"
+    assert 0 < len(noted) < 10
     assert not [name for name in found["kept"] if ".part-" in name or ".claim-" in name]
-    assert found["first"][0] >= 4 * len(shards)
+    assert found["first"][0] >= 4 * len(noted)
     assert found["equal"]
     assert found["archives"] == ["ok"]
 

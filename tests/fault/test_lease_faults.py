@@ -190,7 +190,7 @@ def test_a_number_of_another_process_names_nobody():
 
 @pytest.mark.fault(15)
 @NO_COMPILER
-@pytest.mark.parametrize("jump_s", [3600, -3600])
+@pytest.mark.parametrize("jump_s", [3600, pytest.param(-3600, marks=pytest.mark.long)])
 def test_a_jump_of_the_wall_clock_neither_ends_a_lease_nor_keeps_it(address, tmp_path, jump_s):
     environ = jumping_clock.jumping(tmp_path)
     process = holding(address, life_s=30, environ=environ)

@@ -43,7 +43,7 @@ def _kill(service):
 
 
 @pytest.mark.fault(31)
-@pytest.mark.parametrize("end", [_kill, _freeze], ids=["killed", "frozen"])
+@pytest.mark.parametrize("end", [pytest.param(_kill, marks=pytest.mark.long), _freeze], ids=["killed", "frozen"])
 def test_training_starts_with_the_last_answer_or_the_default_when_the_service_is_gone(tmp_path, end):
     place, dataset = (tmp_path / "service", None), Numbers()
     _deploy(place, dataset, num_workers=1)
@@ -82,7 +82,10 @@ def test_rank_zero_alone_asks_in_a_process_group(tmp_path):
 @pytest.mark.fault(31)
 @pytest.mark.parametrize(
     "ranks",
-    [{"TORCHELASTIC_RUN_ID": "r", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}, {"WORLD_SIZE": "2"}],
+    [
+        {"TORCHELASTIC_RUN_ID": "r", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"},
+        pytest.param({"WORLD_SIZE": "2"}, marks=pytest.mark.long),
+    ],
     ids=["torchrun", "another launcher"],
 )
 def test_ranks_without_a_group_make_as_many_steps_when_one_of_them_gets_no_answer(tmp_path, ranks):

@@ -241,7 +241,7 @@ with open_registry(home) as registry:
 @pytest.mark.parametrize(
     "where",
     [
-        "before settling",
+        pytest.param("before settling", marks=pytest.mark.long),
         "log_batch",
         pytest.param("log_text", marks=pytest.mark.long),
         pytest.param("set_terminated", marks=pytest.mark.long),

@@ -114,7 +114,8 @@ def plan_of(source: Dataset[Any], form: tuple[str, StoredForm], shard_samples: i
     check_form(name, stored)
     check_staged(source, stored)
     count = sized(source)
-    length = min(count, _usual_samples(source, form) if shard_samples is None else shard_samples)
+    wanted = max(_usual_samples(source, form), -(-count // _SHARDS_MAX)) if shard_samples is None else shard_samples
+    length = min(count, wanted)
     plan = ShardPlan(
         format=name, stored=stored, count=count, shard_samples=length, fingerprint=source_fingerprint(source)
     )

@@ -153,9 +153,10 @@ def test_a_dry_run_tells_the_shards_and_writes_no_archive(archive, monkeypatch):
 
 def test_shards_of_an_unfinished_archive_are_listed_and_removed(archive):
     build_partly(archive.dataset(), archive.root, 7, shard_samples=3)
-    assert "2 of 4 shards" in archive("list")
     (begun,) = archive.json("list")["unfinished"]
-    assert (begun["finished"], begun["shards"], begun["idle"]) == (2, 4, True)
+    assert (begun["shards"], begun["idle"]) == (4, True)
+    assert 0 < begun["finished"] < 4
+    assert f"{begun['finished']} of 4 shards" in archive("list")
     assert archive.json("remove", "--unfinished")["removed"] == [begun["name"]]
     assert archive.json("list")["unfinished"] == []
     assert "0 unfinished" in archive("remove", "--unfinished")

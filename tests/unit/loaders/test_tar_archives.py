@@ -123,7 +123,7 @@ def test_original_bytes_are_kept_and_decoded_by_the_caller(compression, tmp_path
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-@pytest.mark.parametrize("start", [None, "fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("start", [None, "fork", pytest.param("spawn", marks=pytest.mark.long), "forkserver"])
 def test_loader_gives_every_sample_in_order_at_every_worker_count(compression, start, tmp_path):
     if (start, compression) in {(new, other) for new in ("spawn", "forkserver") for other in ("gz", "xz")}:
         pytest.skip("the same code as for zst, and each start takes seconds")

@@ -241,7 +241,7 @@ def test_classes_refuse_other_channels_and_masks_that_hold_none():
 # Several processes
 
 
-@pytest.mark.parametrize("shares", [(0, 2, 4), (0, 4, 4)])
+@pytest.mark.parametrize("shares", [pytest.param((0, 2, 4), marks=pytest.mark.long), (0, 4, 4)])
 def test_figures_are_those_of_all_processes_together_even_of_one_that_saw_nothing(shares, tmp_path):
     torch.multiprocessing.spawn(count_share, (shares, str(tmp_path)), nprocs=2)
     alone = [metrics.compute() for metrics in counted(0, 4)]
