@@ -137,6 +137,7 @@ def test_a_killed_night_goes_on_where_it_was_and_leaves_nothing_behind(place):
         assert registry.leases() == []
 
 
+@pytest.mark.long
 def test_a_night_that_is_told_to_end_lets_the_machine_go_and_leaves_nothing_behind(place):
     place.study("one")
     first = place.start("--budget", "3m")
@@ -176,6 +177,7 @@ def test_a_planted_loss_is_taken_back_and_the_search_finds_what_is_better(place)
         assert registry.deployed_decisions("one")[0].config == good.config
 
 
+@pytest.mark.long
 def test_a_person_who_went_back_to_the_default_is_not_overruled_and_drift_is_searched_anew(place):
     place.study("one")
     place.night("--budget", "2m")
@@ -197,6 +199,7 @@ def test_a_person_who_went_back_to_the_default_is_not_overruled_and_drift_is_sea
     assert "ada has taken back" in one["why"]
 
 
+@pytest.mark.long
 def test_a_pinned_loss_stays_and_a_person_is_told(place):
     place.study("one")
     place.night("--budget", "10m")
