@@ -195,6 +195,7 @@ def test_link_that_the_process_printed_opens_everything_and_other_tokens_are_no_
     assert Visit(site.service).get(f"/login?token={site.tokens['ada']}")[0] == 401
 
 
+@pytest.mark.long
 def test_login_outlives_the_process_where_the_token_does(tmp_path):
     token, visits = add_token(tmp_path, name="ada"), []
     for _ in range(2):

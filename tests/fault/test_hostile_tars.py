@@ -180,8 +180,8 @@ def refused_in_a_process_of_its_own(folder):
 
 
 @pytest.mark.fault(26)
-@pytest.mark.parametrize("compression", ["gz", "xz", "zst"])
-@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize("compression", ["gz", pytest.param("xz", marks=pytest.mark.long), "zst"])
+@pytest.mark.parametrize("marked", [pytest.param(False, marks=pytest.mark.long), True])
 def test_bomb_of_zeros_is_stopped_before_memory_or_disk_are_taken(compression, marked, tmp_path):
     piece = PACKERS[compression](bytes(10_000_000))
     start = header("a.npy", BOMB_BYTES)

@@ -96,6 +96,7 @@ def test_the_late_write_of_a_holder_that_was_frozen_past_expiry_is_refused(addre
 
 
 @pytest.mark.fault(14)
+@pytest.mark.long
 def test_the_late_write_is_refused_even_where_nobody_has_taken_the_lease(address):
     process = holding(address, life_s=1)
     os.kill(process.pid, signal.SIGSTOP)
@@ -225,7 +226,7 @@ def test_reading_needs_no_lease(address):
 
 @NO_COMPILER
 @pytest.mark.fault(15)
-@pytest.mark.parametrize("jump_s", [3600, -3600])
+@pytest.mark.parametrize("jump_s", [3600, pytest.param(-3600, marks=pytest.mark.long)])
 def test_durations_of_a_trial_take_no_notice_of_a_wall_clock_that_jumps_in_its_middle(tmp_path, jump_s):
     environ = jumping_clock.jumping(tmp_path)
     settings = {"path": environ["CLOCK_JUMP_FILE"], "seconds": jump_s, "count": 256}

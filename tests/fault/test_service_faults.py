@@ -63,6 +63,7 @@ def test_training_starts_with_the_last_answer_or_the_default_when_the_service_is
         assert (loader.num_workers, loader.batch_size) == (0, 5)
 
 
+@pytest.mark.long
 def test_rank_zero_alone_asks_in_a_process_group(tmp_path):
     place = (tmp_path / "service", None)
     dataset = Numbers()

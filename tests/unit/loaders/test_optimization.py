@@ -418,6 +418,7 @@ def test_optimize_num_workers_varies_the_workers_alone_and_draws_them(tmp_path):
     assert autotune.best_config(dataset, batch_size=8, home=tmp_path / "home").match in {"exact", "near"}
 
 
+@pytest.mark.long
 def test_a_study_in_which_nothing_is_feasible_gives_its_table_without_a_plot(tmp_path):
     found = optimize_dataloader(
         TensorDataset(torch.zeros(64, 1 << 16)), budget="2s", trials=1, memory_limit="1MiB", plot=True,

@@ -52,7 +52,12 @@ LOADERS = {
 }
 
 
-@pytest.mark.parametrize("kind", LOADERS)
+WHERE = {"after the first": 0, "between": 2, "after the last": 3}
+EVERYWHERE = ("torch", "autotune, augmented, workers that stay")
+"""Kinds of which every place is tried in the quick run; of the others, the place between two batches."""
+
+
+@pytest.mark.parametrize("kind", EVERYWHERE)
 def test_losses_after_an_epochs_checkpoint_are_those_of_an_uninterrupted_training(kind, tmp_path):
     whole = trainer(LOADERS[kind](), callbacks=[CheckpointingCallback(tmp_path)])
     whole.train()
@@ -63,9 +68,6 @@ def test_losses_after_an_epochs_checkpoint_are_those_of_an_uninterrupted_trainin
     check_same(whole, resumed)
 
 
-WHERE = {"after the first": 0, "between": 2, "after the last": 3}
-EVERYWHERE = ("torch", "autotune, augmented, workers that stay")
-"""Kinds of which every place is tried in the quick run; of the others, the place between two batches."""
 WITHIN = [
     pytest.param(
         kind, batch, marks=[] if kind in EVERYWHERE or batch == 2 else [pytest.mark.long], id=f"{kind}-{where}"
