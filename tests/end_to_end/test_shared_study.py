@@ -12,7 +12,7 @@ from shared_workers import SUPPORT, until, write_study
 
 from autotune.registry import open_registry
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 WITHIN_S = 240
 AUTOTUNE = [sys.executable, "-c", "from autotune.cli import main; main()"]

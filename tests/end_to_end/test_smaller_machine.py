@@ -17,7 +17,7 @@ confirm_time_cap_s: 0.4
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there are no fewer CPUs than one")
 def test_a_fed_consumer_is_kept_fed_by_one_cpu_which_a_run_with_one_has_shown(make_command_line):
     command_line = make_command_line("smaller")

@@ -17,7 +17,7 @@ from autotune.study.run import run_study
 from autotune.study.setting import Setting
 from autotune.trial import Landscape, MachinePool
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow]
+pytestmark = [pytest.mark.fault, pytest.mark.long]
 
 LANDSCAPES = Path(__file__).parents[2] / "studies" / "records" / "landscapes"
 KILLS, AT_ONCE = 20, 4

@@ -110,6 +110,7 @@ def test_a_second_night_exits_4_naming_the_holder_even_where_it_does_not_see_the
 
 
 @pytest.mark.fault(4)
+@pytest.mark.long
 def test_a_killed_night_goes_on_where_it_was_and_leaves_nothing_behind(place):
     place.study("one")
     place.study("two")
@@ -216,6 +217,7 @@ def test_a_pinned_loss_stays_and_a_person_is_told(place):
         assert registry.deployed_decisions("one")[0] == bad
 
 
+@pytest.mark.long
 def test_what_was_asked_for_goes_first_what_waits_is_told_and_a_broken_file_fails_alone(place):
     place.study("asked", promotion="review")
     place.study("other")

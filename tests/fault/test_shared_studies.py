@@ -14,7 +14,7 @@ from autotune.registry import driving_lease, open_registry
 from autotune.spec import LoaderConfig, SharedStudy, TrialRequest
 from autotune.spec.study_file import read_study
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 CLAIM_S = 2.0
 SETTINGS = {"claim_s": CLAIM_S, "idle_s": 600}
@@ -105,7 +105,7 @@ def test_a_host_that_is_cut_off_in_mid_trial_loses_it_to_another_one_and_its_lat
 
 
 @pytest.mark.fault(4)
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [2, 20])
 def test_workers_and_drivers_are_killed_at_random_and_no_trial_is_lost_or_doubled(server, tmp_path, kills):
     url = server.new_database(f"kills{kills}")
     few = kills == 2
