@@ -135,6 +135,7 @@ def records_of(home):
         return []
 
 
+@pytest.mark.long
 def test_a_study_for_each_class_goes_on_when_a_node_is_killed(place):
     with ray_cluster(3, cpus=[{0}]) as cluster:
         process = driver(place, cluster.address)
