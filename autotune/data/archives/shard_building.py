@@ -98,10 +98,16 @@ class Builder:
                         built += self._finish(watch, written)
                 return built + self._finish(watch, written)
             except BaseException:
-                for _, shard in written:
-                    with suppress(OSError):
-                        shard.part.unlink(missing_ok=True)
+                self._rescue(watch, written)
                 raise
+
+    def _rescue(self, watch: SourceWatch, written: list[tuple[Claim, WrittenShard]]) -> None:
+        """Finish what was written before an error, where that is still possible, and remove the rest."""
+        with suppress(Exception):
+            self._finish(watch, written)
+        for _, shard in written:
+            with suppress(OSError):
+                shard.part.unlink(missing_ok=True)
 
     def _wait(self, missing: Sequence[int], tally: _Tally) -> None:
         """Wait while others have all missing shards in hand, until one is finished or free."""

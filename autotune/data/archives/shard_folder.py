@@ -100,17 +100,22 @@ class ShardFolder:
         """
         path, index = self.tar(written.number), written.index.to_bytes()
         written.part.replace(path)
-        shard = FinishedShard(
-            plan=self._digest,
-            count=len(self.plan.places(written.number)),
-            fingerprint=self.plan.fingerprint,
-            tar=written.tar,
-            index=StoredFile(size_bytes=len(index), sha256=hashlib.sha256(index).hexdigest()),
-            stamp=_stamp(path),
-            took_s=written.took_s,
-        )
-        write_whole(self.directory, f"{shard_name(written.number)}.index", index)
-        write_whole(self.directory, f"{shard_name(written.number)}.json", shard.to_json().encode())
+        try:
+            shard = FinishedShard(
+                plan=self._digest,
+                count=len(self.plan.places(written.number)),
+                fingerprint=self.plan.fingerprint,
+                tar=written.tar,
+                index=StoredFile(size_bytes=len(index), sha256=hashlib.sha256(index).hexdigest()),
+                stamp=_stamp(path),
+                took_s=written.took_s,
+            )
+            write_whole(self.directory, f"{shard_name(written.number)}.index", index)
+            write_whole(self.directory, f"{shard_name(written.number)}.json", shard.to_json().encode())
+        except BaseException:  # a full disk, which what nobody can use would keep full
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise
         self._known[written.number] = shard
         return shard
 

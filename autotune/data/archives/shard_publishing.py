@@ -108,8 +108,8 @@ def _joined(job: Job) -> ShardPlan:
 def _begun(job: Job, folder: Path) -> ShardPlan:
     refuse_random(job.source, "archived")
     refuse_unlike_stages(job.source)
-    plan = plan_of(job.source, (job.name, job.stored), job.sharding.shard_samples)
     make_room(job)
+    plan = plan_of(job.source, (job.name, job.stored), job.sharding.shard_samples)
     folder.mkdir(exist_ok=True)
     create_whole(folder, PLAN_NAME, plan.to_json().encode())
     return plan_there(job.directory) or plan  # where locks do not reach other machines, the first plan counts
