@@ -199,7 +199,8 @@ def real_dataset(kind):
 STAGED = {"tif_pairs", "street_scenes", "images"}
 VARYING = {"images"}
 REAL = [
-    (name, form, kind)
+    # one kind is enough of the format that takes longest to build
+    pytest.param(name, form, kind, marks=[pytest.mark.long] if name == "tar.xz" and kind != "tif_pairs" else [])
     for (name, form), kind in product(STORING, ["forest_gaps", "hdf5", *sorted(STAGED)])
     if (form == "decoded" or name == "files" or kind in STAGED) and not (name == "npy" and kind in VARYING)
 ]

@@ -64,12 +64,14 @@ def _rows(home):
 
 
 def _raw(site, text, *, body=()):
-    """Send bytes as they are; give the status and what came with it."""
+    """Send bytes as they are; give the status and what came with it.
+
+    The connection stays open for sending, too: asyncio takes a client that ends its half for one that is gone.
+    """
     with socket.create_connection(("127.0.0.1", site.service.port), timeout=60) as connection:
         connection.sendall(text)
         for piece in body:
             connection.sendall(piece)
-        connection.shutdown(socket.SHUT_WR)
         found = b""
         while part := connection.recv(65536):
             found += part

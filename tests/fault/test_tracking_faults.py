@@ -243,8 +243,8 @@ with open_registry(home) as registry:
     [
         "before settling",
         "log_batch",
-        pytest.param("log_text", marks=pytest.mark.slow),
-        pytest.param("set_terminated", marks=pytest.mark.slow),
+        pytest.param("log_text", marks=pytest.mark.long),
+        pytest.param("set_terminated", marks=pytest.mark.long),
     ],
 )
 def test_each_trial_is_one_run_when_the_tuner_is_killed_while_telling(where, tmp_path):

@@ -63,8 +63,19 @@ def test_losses_after_an_epochs_checkpoint_are_those_of_an_uninterrupted_trainin
     check_same(whole, resumed)
 
 
-@pytest.mark.parametrize("batch", [0, 2, 3], ids=["after the first", "between", "after the last"])
-@pytest.mark.parametrize("kind", LOADERS)
+WHERE = {"after the first": 0, "between": 2, "after the last": 3}
+EVERYWHERE = ("torch", "autotune, augmented, workers that stay")
+"""Kinds of which every place is tried in the quick run; of the others, the place between two batches."""
+WITHIN = [
+    pytest.param(
+        kind, batch, marks=[] if kind in EVERYWHERE or batch == 2 else [pytest.mark.long], id=f"{kind}-{where}"
+    )
+    for kind in LOADERS
+    for where, batch in WHERE.items()
+]
+
+
+@pytest.mark.parametrize(("kind", "batch"), WITHIN)
 def test_losses_after_a_checkpoint_within_an_epoch_are_those_of_an_uninterrupted_training(kind, batch, tmp_path):
     path = tmp_path / "within.pt"
     whole = trainer(LOADERS[kind](), callbacks=[SavesAt(path, 1, batch)])
