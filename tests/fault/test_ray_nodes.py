@@ -30,7 +30,7 @@ from autotune.trial.payload import pickled
 from autotune.trial.ray import RayCluster
 from autotune.trial.ray_messages import NodeOrder
 
-pytestmark = [pytest.mark.fault, pytest.mark.slow]
+pytestmark = [pytest.mark.fault, pytest.mark.long]
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 STUDY = """\
@@ -135,7 +135,6 @@ def records_of(home):
         return []
 
 
-@pytest.mark.long
 def test_a_study_for_each_class_goes_on_when_a_node_is_killed(place):
     with ray_cluster(3, cpus=[{0}]) as cluster:
         process = driver(place, cluster.address)
