@@ -105,6 +105,7 @@ confirm_time_cap_s: 0.2
 
 @pytest.mark.fault(16)
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_study_spends_no_process_on_what_shared_memory_cannot_hold(tmp_path):
     wrapper, setup = in_small_shared_memory("64m")
     study = tmp_path / "study.yaml"

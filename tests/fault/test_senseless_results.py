@@ -148,6 +148,7 @@ OTHER_MAJORS = {"versions": {**machine_facts(accelerator=False).versions, "torch
         pytest.param(OTHER_MAJORS, id="other major versions", marks=pytest.mark.long),
     ],
 )
+@pytest.mark.long
 def test_a_best_from_elsewhere_is_no_answer_here_and_what_was_measured_there_is_measured_anew(
     tmp_path, elsewhere, changes
 ):

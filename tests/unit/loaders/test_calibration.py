@@ -333,6 +333,7 @@ def test_a_local_copy_is_an_archive(tmp_path, archive):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_nobody_knows_is_measured_once_and_again_when_asked_to(tmp_path):
     dataset = TensorDataset(torch.arange(64.0).reshape(64, 1), torch.arange(64))
     decisions = []
