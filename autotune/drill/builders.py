@@ -40,7 +40,10 @@ class KilledBuilders:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.communicate(timeout=_END_WITHIN_S)
+        try:
+            self._process.communicate(timeout=_END_WITHIN_S)
+        finally:
+            self._process.kill()
 
     def whole_s(self, name: str, form: str, root: Path, *, workers: int, count: int) -> float:
         """Let one end its work, and give the seconds that it took."""

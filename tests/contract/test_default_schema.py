@@ -10,7 +10,7 @@ PUBLIC = "?options=-csearch_path%3Dpublic"
 
 
 def test_a_registry_in_the_default_schema_is_not_passed_over_in_silence(postgresql, tmp_path):
-    url = postgresql.new_database("defaults")
+    url = postgresql.new_database()
     with open_registry(tmp_path, url + PUBLIC) as registry:
         registry.save_record(record("kept"))
     for opening in (open_registry, open_existing):

@@ -21,7 +21,7 @@ def site(request, tmp_path_factory):
     """A service that runs over a team's registry, with tokens of somebody who decides and of one who looks."""
     home, url = tmp_path_factory.mktemp("home"), None
     if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql").new_database("pages")
+        url = request.getfixturevalue("postgresql").new_database()
     else:
         make_optuna_study(home)
     studies = home / "studies"

@@ -17,7 +17,7 @@ from autotune.spec import AccessToken, LoaderConfig
 def registry(request, tmp_path):
     url = None
     if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql").new_database("access")
+        url = request.getfixturevalue("postgresql").new_database()
     with open_registry(tmp_path, url, wait_s=10) as opened:
         yield opened
 

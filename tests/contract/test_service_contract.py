@@ -25,7 +25,7 @@ def site(request, tmp_path_factory):
     """A service that runs, with the tokens `all`, `read` and the like, and its registry."""
     home, url = tmp_path_factory.mktemp("home"), None
     if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql").new_database("service")
+        url = request.getfixturevalue("postgresql").new_database()
     studies = home / "studies"
     studies.mkdir()
     for name in ("one", "two"):

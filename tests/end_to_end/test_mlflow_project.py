@@ -1,8 +1,8 @@
 """`mlflow run` starts a study, which logs where MLflow does."""
 
 import os
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from autotune.registry import open_existing
 
 ROOT = Path(__file__).parents[2]
+PROGRAMS = Path(sys.executable).parent
 STUDY = """
 name: tiny
 dataset: {factory: trial_datasets:Plain, arguments: {count: 64}}
@@ -19,7 +20,7 @@ space: {batch_size: [8], num_workers: [0], archive: [files], cache: [none, memor
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("mlflow") is None, reason="MLflow's command is not on the path")
+@pytest.mark.skipif(not (PROGRAMS / "mlflow").exists(), reason="MLflow's command is not installed")
 def test_mlflow_run_starts_a_study_and_finds_its_runs(tmp_path):
     from mlflow.tracking import MlflowClient
 
@@ -27,11 +28,12 @@ def test_mlflow_run_starts_a_study_and_finds_its_runs(tmp_path):
     uri, home = f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "home"
     environ = {
         **os.environ,
+        "PATH": os.pathsep.join([str(PROGRAMS), os.environ.get("PATH", "")]),
         "MLFLOW_TRACKING_URI": uri,
         "AUTOTUNE_HOME": str(home),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")]),
     }
-    project = ["mlflow", "run", str(ROOT / "mlflow"), "--env-manager", "local"]
+    project = [str(PROGRAMS / "mlflow"), "run", str(ROOT / "mlflow"), "--env-manager", "local"]
     done = subprocess.run(
         [*project, "-P", "study=tiny.yaml", "-P", "budget=10s"],
         cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=240, check=False,

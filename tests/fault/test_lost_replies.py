@@ -63,7 +63,7 @@ class Cutting:
 def way(postgresql, tmp_path):
     """A registry behind a way that can be cut, with a decision that is deployed and one that waits."""
     cutting = Cutting(postgresql.port)
-    url = postgresql.new_database("lost").replace(f":{postgresql.port}/", f":{cutting.port}/")
+    url = postgresql.new_database().replace(f":{postgresql.port}/", f":{cutting.port}/")
     with contextlib.closing(cutting), open_registry(tmp_path, url, wait_s=20) as registry:
         registry.save_decision(_decided(1))
         registry.save_decision(_decided(2), promotion="review")

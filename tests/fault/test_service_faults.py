@@ -172,7 +172,7 @@ def test_every_study_that_was_acknowledged_is_kept_when_the_service_is_killed_un
 
 @pytest.mark.fault(6)
 def test_every_study_that_was_acknowledged_is_kept_when_the_database_is_killed_under_load(postgresql, tmp_path):
-    home, url = tmp_path, postgresql.new_database("faults")
+    home, url = tmp_path, postgresql.new_database()
     token = add_token(home, url, scopes=("read", "tune"))
     load = Load(tmp_path / "studies", token)
     with running_service(home, url, *load.arguments) as service:
@@ -194,7 +194,7 @@ def _asked(dataset, **pins):
 
 @pytest.mark.fault(6)
 def test_service_goes_on_when_its_database_was_stopped_and_started_again(postgresql, tmp_path):
-    place, dataset = (tmp_path, postgresql.new_database("faults")), Numbers()
+    place, dataset = (tmp_path, postgresql.new_database()), Numbers()
     _deploy(place, dataset, num_workers=1)
     token = add_token(*place)
     with running_service(*place) as service:
@@ -219,7 +219,7 @@ def test_service_goes_on_when_its_database_was_stopped_and_started_again(postgre
 
 @pytest.mark.fault(7)
 def test_service_answers_while_its_database_hangs_and_after_it(postgresql, tmp_path):
-    place, dataset = (tmp_path, postgresql.new_database("faults")), Numbers()
+    place, dataset = (tmp_path, postgresql.new_database()), Numbers()
     _deploy(place, dataset, num_workers=1)
     token = add_token(*place)
     with running_service(*place) as service:
@@ -245,7 +245,7 @@ def _processes(server):
 
 @pytest.mark.fault(6)
 def test_token_that_is_revoked_while_the_database_is_away_opens_nothing_once_it_is_back(postgresql, tmp_path):
-    place = (tmp_path, postgresql.new_database("faults"))
+    place = (tmp_path, postgresql.new_database())
     token = add_token(*place, name="gone")
     with running_service(*place) as service:
         service.until(200, "/v1/studies", token)

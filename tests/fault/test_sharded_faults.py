@@ -19,6 +19,7 @@ pytestmark = pytest.mark.fault
 LEASE = {"lease_s": 0.5, "shard_samples": 5}
 
 
+@pytest.mark.fault(14, 24)
 def test_the_shard_of_a_frozen_builder_is_taken_over_and_it_does_no_harm_when_it_goes_on(tmp_path):
     gate, root, dataset = tmp_path / "gate", tmp_path / "archives", MixedDataset()
     gate.touch()
@@ -39,6 +40,7 @@ def test_the_shard_of_a_frozen_builder_is_taken_over_and_it_does_no_harm_when_it
     assert shards_under_way(root) is None
 
 
+@pytest.mark.fault(24)
 def test_a_builder_that_is_slow_but_alive_keeps_its_shard(tmp_path):
     gate, root, dataset = tmp_path / "gate", tmp_path / "archives", MixedDataset()
     gate.touch()

@@ -20,15 +20,6 @@ CLAIM_S = 2.0
 SETTINGS = {"claim_s": CLAIM_S, "idle_s": 600}
 
 
-@pytest.fixture(scope="module")
-def server():
-    reason = postgresql_server.why_not()
-    if reason:
-        pytest.skip(reason)
-    with postgresql_server.running_server() as running:
-        yield running
-
-
 def request_of(spec, tmp_path, batch_size):
     return TrialRequest(
         study=spec.name,
@@ -106,8 +97,8 @@ def test_a_host_that_is_cut_off_in_mid_trial_loses_it_to_another_one_and_its_lat
 
 @pytest.mark.fault(4)
 @pytest.mark.parametrize("kills", [2, 20])
-def test_workers_and_drivers_are_killed_at_random_and_no_trial_is_lost_or_doubled(server, tmp_path, kills):
-    url = server.new_database(f"kills{kills}")
+def test_workers_and_drivers_are_killed_at_random_and_no_trial_is_lost_or_doubled(postgresql, tmp_path, kills):
+    url = postgresql.new_database()
     few = kills == 2
     study = write_study(
         tmp_path, budget="10s" if few else "3m", trials=4 if few else 24, num_workers=range(2 if few else 4)

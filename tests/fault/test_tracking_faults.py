@@ -166,7 +166,9 @@ def told_trials(uri, study):
 
 @pytest.mark.slow
 @pytest.mark.fault(9)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(one, marks=() if one == "sleeps" else pytest.mark.long) for one in FAULTS]
+)
 def test_a_study_measures_and_decides_while_the_server_fails_and_is_told_of_once_it_works(fault, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

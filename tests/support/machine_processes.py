@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import suppress
 from multiprocessing import connection
 
 from autotune.errors import MachineLostError
@@ -42,7 +43,8 @@ class MachineProcess:
             self.kill()
 
     def kill(self) -> None:
-        os.kill(self._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGKILL)
         self._process.join()
 
     def _ask(self, method, request):

@@ -58,9 +58,9 @@ class Server:
     def stop(self):
         self._run("pg_ctl", "-D", str(self.data), "-w", "-m", "immediate", "stop")
 
-    def new_database(self, name="database"):
-        """Make an empty database whose name begins so, and give its address."""
-        name = f"{name}_{next(self._numbers)}"
+    def new_database(self, name=None):
+        """Make an empty database, of a name of its own where none is given, and give its address."""
+        name = name or f"database_{next(self._numbers)}"
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "tester", name)
         return f"postgresql://tester@127.0.0.1:{self.port}/{name}"
 

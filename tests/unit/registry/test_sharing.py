@@ -3,7 +3,6 @@
 import threading
 import time
 
-import postgresql_server
 import pytest
 from registry_values import record
 from trial_requests import trial_request
@@ -17,20 +16,11 @@ DATASET = DatasetFacts(type_name="pack.Data", length=10)
 LIFE_S = 30.0
 
 
-@pytest.fixture(scope="module")
-def server():
-    reason = postgresql_server.why_not()
-    if reason:
-        pytest.skip(reason)
-    with postgresql_server.running_server() as running:
-        yield running
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def registry(request, tmp_path):
     url = None
     if request.param == "postgresql":
-        url = request.getfixturevalue("server").new_database(f"s_{tmp_path.name}".replace("-", "_")[:60])
+        url = request.getfixturevalue("postgresql").new_database()
     with open_registry(tmp_path, url) as opened:
         yield opened
 
@@ -213,8 +203,8 @@ def test_a_machine_counts_as_there_while_it_says_so(registry):
 
 
 @pytest.mark.slow
-def test_many_workers_at_once_take_each_order_once(server, tmp_path):
-    url = server.new_database("many_workers")
+def test_many_workers_at_once_take_each_order_once(postgresql, tmp_path):
+    url = postgresql.new_database()
     with open_registry(tmp_path, url) as registry:
         registry.share_study(SPEC, "r")
         workers = [joined(registry) for _ in range(8)]
@@ -238,8 +228,8 @@ def test_many_workers_at_once_take_each_order_once(server, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_was_told_to_be_kept_is_there_however_often_drivers_take_over(server, tmp_path):
-    url = server.new_database("takeovers")
+def test_what_was_told_to_be_kept_is_there_however_often_drivers_take_over(postgresql, tmp_path):
+    url = postgresql.new_database()
     with open_registry(tmp_path, url) as registry:
         registry.share_study(SPEC, "r")
         workers, kept, over = [joined(registry) for _ in range(3)], [], threading.Event()

@@ -65,9 +65,13 @@ def test_nothing_is_tried_where_the_step_takes_the_time():
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 def test_a_step_that_waits_for_slow_samples_gets_workers():
-    loader = online(Drawn(400, slow_s=0.004), settings=[{"num_workers": 4}], segment_batches=8)
-    found = list(loader)
-    report = loader.report
+    for _ in range(3):  # a machine that is busy with something else may leave it undecided, and then nothing changes
+        loader = online(Drawn(400, slow_s=0.004), settings=[{"num_workers": 4}], segment_batches=8)
+        found = list(loader)
+        report = loader.report
+        if report.outcome == "gain":
+            break
+        assert (report.outcome, report.setting, loader.num_workers) == ("undecided", SAFE, 0)
     assert (report.outcome, report.setting.num_workers, loader.num_workers) == ("gain", 4, 4)
     assert report.ratio.low > 1.01
     assert report.pairs >= 3
