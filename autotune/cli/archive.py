@@ -73,7 +73,9 @@ autotune archive build studies/forest_gaps.yaml
 
 autotune archive build studies/forest_gaps.yaml --format npy --stored decoded --workers 8
 
-srun autotune archive build studies/forest_gaps.yaml --format webdataset --home /shared/autotune""",
+srun autotune archive build studies/forest_gaps.yaml --format webdataset --home /shared/autotune
+
+autotune archive build studies/forest_gaps.yaml --format webdataset --home /shared/autotune --ray auto""",
     no_args_is_help=True,
 )
 def build_command(
@@ -84,6 +86,9 @@ def build_command(
     shard_size: Annotated[int | None, typer.Option(help="Samples in a shard, where there are shards.", min=1)] = None,
     rank: Annotated[int | None, typer.Option(help="Number of this builder; torchrun's or Slurm's.", min=0)] = None,
     world_size: Annotated[int | None, typer.Option(help="Builders of one archive in a shared folder.", min=1)] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Build on all nodes of a Ray cluster: auto or host:port.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be built.")] = False,
     home: Annotated[Path | None, _HOME] = None,
     as_json: Annotated[bool, _JSON] = False,
@@ -94,7 +99,14 @@ def build_command(
 
     An archive in shards (webdataset) is built by all who run this with the same folder of results, on any number of
     machines. Shards that are finished are kept when a builder is killed, and those of a damaged archive that are whole.
+
+    With --ray every node of a cluster runs this: nodes that share the folder named by --home build one archive
+    together, others one each.
     """
+    if ray is not None and (dry_run or (rank, world_size) != (None, None)):
+        raise SpecError(
+            "--ray gives nodes their ranks and builds there, got --rank, --world-size or --dry-run too; leave it out"
+        )
     spec, at = read_study(study), places(home)
     config = archive_choice.config_to_build(spec, at, format_name, stored)
     if config.archive == "files":
@@ -102,6 +114,13 @@ def build_command(
             print_json({"name": None, "built": False})
         else:
             print(f"study {spec.name} deploys plain files: nothing to build; name an archive by --format")
+        return
+    if ray is not None:
+        options = {"--workers": workers, "--shard-size": shard_size, "--home": home and home.resolve()}
+        with naming_the_factory(study):
+            failed = archive_builders.build_over_ray(spec, config, ray, options=options, as_json=as_json)
+        if failed:
+            raise typer.Exit(EXIT_FAILED)
         return
     part = archive_builders.sharding(shard_size, rank, world_size, environ=os.environ)
     with naming_the_factory(study), machine_shared(f"building an archive of {spec.name}", path=at.lock):

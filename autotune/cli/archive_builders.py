@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from autotune.cli.output import print_json
+from autotune.cli.output import error_console, print_json
+from autotune.compose import NodeBuilt, build_on_ray
 from autotune.errors import SpecError
-from autotune.units import format_bytes
+from autotune.spec import LoaderConfig, StudySpec
+from autotune.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from autotune.data.archives.build_preview import BuildPreview
@@ -66,6 +70,38 @@ def tell_preview(found: BuildPreview, part: Sharding, *, as_json: bool) -> None:
             f"finished; rank {part.rank} of {part.world_size} begins with shard {shards['begins_with']}"
         )
     Console(soft_wrap=True, highlight=False).print(told, markup=False)
+
+
+def build_over_ray(
+    spec: StudySpec, config: LoaderConfig, address: str, *, options: Mapping[str, object], as_json: bool
+) -> bool:
+    """Have the nodes of a Ray cluster build an archive, and tell of each; give whether one of them has none now.
+
+    Args:
+        spec: The study.
+        config: Names the archive.
+        address: Of the cluster.
+        options: Further options of the command on the nodes; None leaves one out.
+        as_json: Print one JSON document rather than a line for each node.
+    """
+    console = error_console() if as_json else Console(file=sys.stdout)
+    named = {"--format": config.archive, "--stored": config.stored, **options}
+    words = [str(word) for name, value in named.items() if value is not None for word in (name, value)]
+    # what Ray hears of nodes it writes to standard output, which is for the result alone
+    with redirect_stdout(sys.stderr):
+        found = build_on_ray(spec, words, address, told=lambda built: _tell_node(built, console))
+    if as_json:
+        print_json({"nodes": [built.model_dump(mode="json") for built in found]})
+    return any(built.failure is not None for built in found)
+
+
+def _tell_node(built: NodeBuilt, console: Console) -> None:
+    if built.failure is not None:
+        told = f"no archive, {built.failure}"
+    else:
+        done = f"built in {format_seconds(built.build_s)}" if built.build_s else "was there already, and is whole"
+        told = f"{built.name}: {built.samples:,} samples, {format_bytes(built.size_bytes)}, {done}"
+    console.print(f"node {built.node}: {told}", markup=False, soft_wrap=True, highlight=False)
 
 
 def tell_unfinished(begun: Sequence[UnfinishedArchive], console: Console) -> None:

@@ -14,6 +14,7 @@ from typing import Self
 
 from autotune import __version__
 from autotune.compose.places import Places
+from autotune.compose.ray_node import NodeMachine
 from autotune.compose.runs import inspect_dataset
 from autotune.errors import AutotuneError, ConflictError, DatasetError, FactoryError, MachineBusyError, NoMachineError
 from autotune.spec import Inspection, StudySpec
@@ -128,7 +129,7 @@ class RayClasses:
     def _taken_in(self, node: RayNode) -> AutotuneError | None:
         self._starts[node.node_id] += 1
         try:
-            machine = self._cluster.start(node, self._order(node), self._payload)
+            machine = self._cluster.start(node, NodeMachine, self._order(node), self._payload)
         except AutotuneError as error:
             return error
         try:

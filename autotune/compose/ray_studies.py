@@ -11,7 +11,6 @@ from typing import Any
 from autotune.compose.class_studies import ClassesListener, ClassStudies
 from autotune.compose.places import Places
 from autotune.compose.ray_classes import NODE_AWAITED_S, RayClasses
-from autotune.compose.ray_node import NodeMachine
 from autotune.compose.running import settle_interrupted
 from autotune.registry import check_separate, open_registry, registry_address
 from autotune.spec import StudySpec, StudySummary
@@ -60,7 +59,7 @@ def tune_on_ray(
     with (
         machine_lock(f"driving study {spec.name}", path=at.home / "driver.lock"),
         open_registry(at.home, at.registry_url) as registry,
-        closing(RayCluster(address, NodeMachine, connected_within_s=connected_within_s)) as cluster,
+        closing(RayCluster(address, connected_within_s=connected_within_s)) as cluster,
         ThreadPoolExecutor(thread_name_prefix="study") as threads,
         RayClasses(cluster, spec, at=at, own_home=own_home, payload=sent, awaited_s=node_awaited_s) as classes,
     ):

@@ -1,4 +1,4 @@
-"""A Ray cluster as machines: one actor a node measures there, one trial at a time. The only home of Ray."""
+"""A Ray cluster as machines: one actor a node measures there, one trial at a time; or each does some work once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -83,7 +83,6 @@ class RayCluster:
 
     Args:
         address: `auto` is the cluster that this machine belongs to; else `host:port`, or `ray://host:port`.
-        program: What runs on the nodes; a class that can be imported there.
         connected_within_s: How long the cluster gets to answer.
 
     Raises:
@@ -92,12 +91,9 @@ class RayCluster:
         NoMachineError: There is no cluster at that address.
     """
 
-    def __init__(
-        self, address: str, program: Callable[[], NodeProgram], *, connected_within_s: float = CONNECTED_WITHIN_S
-    ) -> None:
+    def __init__(self, address: str, *, connected_within_s: float = CONNECTED_WITHIN_S) -> None:
         self._ray = _imported()
         self._joined = not self._ray.is_initialized()
-        self._actor_class = self._ray.remote(program)
         if self._joined:
             _connect(self._ray, address, within_s=connected_within_s)
 
@@ -120,11 +116,14 @@ class RayCluster:
             for node in up
         ]
 
-    def start(self, node: RayNode, order: NodeOrder, payload: bytes | None) -> RayMachine:
-        """Start the program on a node.
+    def start(
+        self, node: RayNode, program: Callable[[], NodeProgram], order: NodeOrder, payload: bytes | None
+    ) -> RayMachine:
+        """Start a program on a node.
 
         Args:
             node: Where.
+            program: Class of what runs there, which can import it.
             order: What it is told first.
             payload: Objects without a dotted path; None without.
 
@@ -132,14 +131,13 @@ class RayCluster:
             MachineLostError: The node does not start it, or refuses; the message says why.
             MachineBusyError: Another tuning job holds the machine.
         """
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        actor = self._actor_class.options(
+        actor_class = self._ray.remote(program)
+        actor = actor_class.options(
             num_cpus=0,
             num_gpus=node.gpus,
             max_restarts=0,
             max_concurrency=2,  # so that it can be told to leave while it measures
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
+            scheduling_strategy=_on(node),
         ).remote()
         machine = RayMachine(self._ray, actor, name=node.name)
         try:
@@ -148,6 +146,35 @@ class RayCluster:
             machine.close()
             raise
         return machine
+
+    def call_each(
+        self, work: Callable[[str], str], told: Mapping[RayNode, str]
+    ) -> Iterator[tuple[RayNode, str | MachineLostError]]:
+        """Call a function once on each node, all at once, and wait for the answers as long as they take.
+
+        Args:
+            work: The function, which nodes can import.
+            told: Its argument for each node.
+
+        Yields:
+            Nodes as they end, with the answer, or with what became of the node or the function there.
+        """
+        task = self._ray.remote(work)
+        nodes = {
+            task.options(num_cpus=0, max_retries=0, scheduling_strategy=_on(node)).remote(argument): node
+            for node, argument in told.items()
+        }
+        waiting = list(nodes)
+        while waiting:
+            (ended,), waiting = self._ray.wait(waiting, num_returns=1)
+            yield nodes[ended], self._answer(ended)
+
+    def _answer(self, ended: Any) -> str | MachineLostError:
+        try:
+            answer: str = self._ray.get(ended)
+        except self._ray.exceptions.RayError as error:
+            return MachineLostError(f"it was lost: {_last_line(error)}")
+        return answer
 
 
 class RayMachine:
@@ -226,6 +253,13 @@ class RayMachine:
     def _loss(self, what: str) -> MachineLostError:
         self.lost = True
         return MachineLostError(f"node {self.name} {what}")
+
+
+def _on(node: RayNode) -> Any:
+    """Have something run on one node and on no other."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node.node_id, soft=False)
 
 
 def _imported() -> Any:

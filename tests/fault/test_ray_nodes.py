@@ -79,12 +79,13 @@ def servers():
 
 
 def test_what_a_killed_node_measured_is_measured_on_another(place):
-    with ray_cluster(3) as cluster, closing(RayCluster(cluster.address, NodeMachine)) as connected:
+    with ray_cluster(3) as cluster, closing(RayCluster(cluster.address)) as connected:
         nodes = {node.node_id: node for node in connected.nodes()}
         assert all(node.emulated for node in nodes.values())
         machines = {
             node_id: connected.start(
                 node,
+                NodeMachine,
                 NodeOrder(version=__version__, purpose="test", folder=str(place), emulated_node=node_id[:8]),
                 pickled({}),
             )

@@ -28,9 +28,10 @@ def shared_runner():
 @pytest.fixture
 def runner(shared_runner):
     """Give the runner of all tests, and see that each leaves nothing behind."""
+    before = shared_memory_files()
     yield shared_runner
     assert trial_processes() == []
-    assert shared_memory_files() == []
+    assert shared_memory_files(before) == []
 
 
 def start(runner, request):
@@ -187,6 +188,7 @@ def test_a_killed_tuner_takes_server_trial_and_workers_along(tmp_path):
     script.write_text(TUNER.format(support=SUPPORT, folder=str(tmp_path)))
     folder = tmp_path / "temporary"
     folder.mkdir()
+    before = shared_memory_files()
     tuner = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "TMPDIR": str(folder)})
     try:
         below = wait_for(
@@ -199,7 +201,7 @@ def test_a_killed_tuner_takes_server_trial_and_workers_along(tmp_path):
         tuner.wait()
     _, alive = psutil.wait_procs(below, timeout=30)
     assert alive == []
-    assert shared_memory_files() == []
+    assert shared_memory_files(before) == []
     assert list(folder.iterdir()) == []
 
 

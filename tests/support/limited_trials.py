@@ -15,11 +15,11 @@ from autotune.trial import LocalRunner
 
 
 def main():
-    found = []
+    found, before = [], shared_memory_files()
     with LocalRunner() as runner:
         for task, text in json.load(sys.stdin):
             answer = getattr(runner, task)(TrialRequest.from_json(text))
-            left = [*map(str, trial_processes()), *shared_memory_files()]
+            left = [*map(str, trial_processes()), *shared_memory_files(before)]
             found.append({"kind": type(answer).__name__, "answer": answer.to_json(), "left": left})
     folder = Path("/dev/shm")
     shared = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

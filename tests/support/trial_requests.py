@@ -51,11 +51,15 @@ def trial_processes():
     return [process for server in servers for process in server.children(recursive=True)]
 
 
-def shared_memory_files():
-    """Give the names of torch's files in shared memory that belong to no process any more."""
+def shared_memory_files(before=()):
+    """Give the names of torch's files in shared memory that belong to no process any more.
+
+    Args:
+        before: Those that are none of this test's: a worker that another one killed may leave its file for ever.
+    """
     folder = Path("/dev/shm")
     names = [path.name for path in folder.glob("torch_*")] if folder.is_dir() else []
-    return [name for name in names if not psutil.pid_exists(int(name.split("_")[1]))]
+    return [name for name in names if name not in before and not psutil.pid_exists(int(name.split("_")[1]))]
 
 
 __all__ = [

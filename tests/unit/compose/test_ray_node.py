@@ -65,7 +65,7 @@ def test_a_node_takes_the_drivers_import_path_behind_its_own_as_far_as_it_has_it
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"dataloader-autotune\[ray\]"):
-        RayCluster("auto", NodeMachine)
+        RayCluster("auto")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_without_ray_the_extra_is_named(monkeypatch):
 def test_a_cluster_that_is_not_there_is_an_error_at_once(address, error, said):
     pytest.importorskip("ray")
     with pytest.raises(error, match=said):
-        RayCluster(address, NodeMachine)
+        RayCluster(address)
 
 
 def test_an_emulated_node_says_so_in_its_records_and_does_not_watch_the_others(order, tmp_path):
