@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -50,13 +51,17 @@ class Numbers(Dataset[torch.Tensor]):
 
 def measure_index(scale: Scale, work: Path) -> dict[str, Entry]:
     """Build archives of all sizes, and open each in fresh processes that take turns."""
-    folders, built_us = {}, {}
-    for size in scale.members:
-        folders[size] = work / str(size)
-        folders[size].mkdir()
-        started_s = time.perf_counter()
-        FORMATS[FORMAT].build(Numbers(size), folders[size])
-        built_us[size] = [1e6 * (time.perf_counter() - started_s) / size] * 2
+    folders: dict[int, Path] = {}
+    built_us: dict[int, list[float]] = {size: [] for size in scale.members}
+    for number in range(scale.builds):
+        for size in scale.members:
+            folders[size] = work / f"{size}-{number}"
+            folders[size].mkdir()
+            started_s = time.perf_counter()
+            FORMATS[FORMAT].build(Numbers(size), folders[size])
+            built_us[size].append(1e6 * (time.perf_counter() - started_s) / size)
+            if number:
+                shutil.rmtree(work / f"{size}-{number - 1}")
     found: dict[str, dict[int, list[dict[str, float]]]] = {
         start: {size: [] for size in scale.members} for start in STARTS
     }

@@ -23,6 +23,7 @@ class Scale:
         records: Records of the registries.
         calls: Calls for each of them.
         members: Members of the archives.
+        builds: How often each archive is built.
         opens: Fresh processes that open each of them.
         workers: Workers of each.
     """
@@ -34,6 +35,7 @@ class Scale:
     records: tuple[int, ...] = (10, 10_000, 1_000_000)
     calls: int = 200
     members: tuple[int, ...] = (1_000, 100_000, 1_000_000)
+    builds: int = 3
     opens: int = 7
     workers: int = 4
 
@@ -46,6 +48,7 @@ QUICK = Scale(
     records=(10, 100, 1_000),
     calls=5,
     members=(100, 1_000, 10_000),
+    builds=2,
     opens=2,
     workers=2,
 )

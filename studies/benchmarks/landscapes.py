@@ -2,19 +2,16 @@
 
     python studies/benchmarks/landscapes.py [A I C] [--repeats 3] [--seconds 0.6] [--work FOLDER]
     taskset -c 0 python studies/benchmarks/landscapes.py A C --other one_cpu
-    python studies/benchmarks/landscapes.py A C --other one_cpu --derive
 
 Each repeat runs every configuration once, in a random order of its own. It can be interrupted at any time and
 started again: finished runs are kept in the work folder. What is complete goes to studies/records/landscapes/, and
 with `--other` to a folder of that name below it: the same workloads on another class of machine, which an affinity or
-a quota makes, with half of the samples and a smaller space. With `--derive` nothing is measured: the recorded rates are
-taken to one CPU by the estimate of their probe, with the errors that estimates have.
+a quota makes, with half of the samples, where they can be counted, and a smaller space.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import sys
 from collections.abc import Iterable, Mapping
@@ -27,15 +24,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from autotune.compose import Places, inspect_dataset, places, single_request
-from autotune.space import Space, estimate
+from autotune.space import Space
 from autotune.spec import Failure, Inspection, LoaderConfig, StudySpec, TrialRecord
 from autotune.spec.study_file import spec_from_fields
 from autotune.study.lock import machine_lock
 from autotune.trial import Landscape, LocalRunner
 
 FOLDER = Path(__file__).resolve().parent.parent / "records" / "landscapes"
-ESTIMATE_ERROR = 0.2
-"""Standard deviation of the log of an estimated ratio that is drawn for derived landscapes; estimates err by 30 %."""
 
 _WORKERS = {
     "num_workers": [0, 1, 2, 4],
@@ -61,11 +56,12 @@ class Recording:
 
     def elsewhere(self) -> Recording:
         """Give what is recorded on another class of machine: half of the samples, and fewer workers to choose from."""
-        arguments = dict(self.dataset["arguments"])
+        arguments, title = dict(self.dataset["arguments"]), self.title
         if "count" in arguments:
             arguments["count"] //= 2
+            title = f"{title}, half of them"
         return Recording(
-            title=f"{self.title}, half of them",
+            title=title,
             dataset={**self.dataset, "arguments": arguments},
             space={**self.space, "num_workers": [0, 1, 2], "prefetch_factor": [2]},
         )
@@ -125,12 +121,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.6, help="longest time in windows of one run")
     parser.add_argument("--work", type=Path, default=None, help="folder for data, archives and finished runs")
     parser.add_argument("--other", default=None, help="name of another class of machine that this is run on")
-    parser.add_argument("--derive", action="store_true", help="derive one CPU from what is recorded, for --other")
     options = parser.parse_args()
-    if options.derive:
-        for letter in options.workloads:
-            save(on_one_cpu(Landscape.load(FOLDER / f"{letter}.json")), letter, options.other)
-        return
     at = places(options.work)
     for letter in options.workloads:
         recording = recordings(at.home / "data")[letter]
@@ -154,24 +145,6 @@ def save(landscape: Landscape, letter: str, other: str | None) -> None:
     folder = FOLDER / other if other else FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     landscape.save(folder / f"{letter}.json")
-
-
-def on_one_cpu(landscape: Landscape) -> Landscape:
-    """Derive what one CPU would give: each rate by the ratio of its estimates, off by as much as estimates are."""
-    inspection = landscape.inspection
-    machine = inspection.machine.replace(cpu_count=1, cpu_inputs={"affinity": 1.0})
-    there = inspection.replace(machine=machine)
-    narrow = landscape.space.replace(num_workers=(0, 1, 2), prefetch_factor=(2,))
-    points, profile, draw = Space(narrow, there).points, landscape.profile, random.Random(1)
-    if profile is None:
-        sys.exit(f"{landscape.name} was recorded without a probe, so nothing can be derived from it")
-    entries = tuple(entry for entry in landscape.entries if entry.config in points)
-    rates = {}
-    for entry in entries:
-        one, two = (estimate(entry.config, profile, about).samples_per_s for about in (there, inspection))
-        rates[entry.config] = (entry.truth or 0.0) * one / two * math.exp(draw.gauss(0.0, ESTIMATE_ERROR))
-    kept = landscape.replace(entries=entries, inspection=there, space=narrow, recorded_at=None)
-    return kept.transformed("derived for one CPU", rates)
 
 
 def record(spec: StudySpec, title: str, *, at: Places, repeats: int) -> Landscape:

@@ -35,6 +35,7 @@ from torch.utils.data import Dataset
 from autotune.compose import places, tune_on_ray, tune_shared, work
 from autotune.machine import machine_facts
 from autotune.ratios import ratio_interval
+from autotune.registry import open_existing
 from autotune.spec import OrderAnswer, StudyListener, StudyMachine, StudySpec, StudySummary, TrialClaim
 from autotune.spec.study_file import spec_from_fields
 
@@ -76,7 +77,7 @@ class Silent:
     """Is told how studies go, and says nothing."""
 
     def on_machines(self, present: Mapping[str, int]) -> None:
-        """Check that all nodes measure for one study."""
+        """Show how many nodes measure for one study."""
         print(f"  machines: {dict(present)}", file=sys.stderr)
 
     def studying(self, machine_class: str) -> Sequence[StudyListener]:  # noqa: ARG002 - nobody is told
@@ -143,11 +144,20 @@ def on_workers(machines: int, trials: int, home: Path, storage: str) -> StudySum
     return summary
 
 
+def check_all_measured(machines: int, summary: StudySummary, home: Path, storage: str | None) -> None:
+    """Leave, where a machine had no part in the study: it would count as one that did."""
+    with open_existing(home, storage) as registry:
+        hosts = {record.machine.host for record in registry.records(summary.study)}
+    if len(hosts) != machines:
+        raise SystemExit(f"{machines} machines were to measure, got {len(hosts)}: {', '.join(sorted(hosts))}")
+
+
 def trials_per_minute(machines: int, trials: int, storage: str | None) -> dict[str, float]:
     """Run the study on so many machines, and count what they measured."""
     with tempfile.TemporaryDirectory(prefix="autotune-scaling-") as home:
         run = functools.partial(on_workers, storage=storage) if storage else on_ray
         summary = run(machines, trials, Path(home))
+        check_all_measured(machines, summary, Path(home), storage)
     rate = 60 * summary.process_runs / summary.wall_s
     print(f"  {machines} machines: {summary.process_runs} trials in {summary.wall_s:.0f} s", file=sys.stderr)
     return {"trials": summary.process_runs, "seconds": summary.wall_s, "per_minute": rate}
@@ -199,7 +209,7 @@ def record(summary: Mapping[str, Any], found: Mapping[int, Any]) -> Path:
         "at": now.isoformat(timespec="seconds"),
         "machine": facts.machine_class,
         "environment": facts.environment,
-        "versions": {**facts.versions, "ray": metadata.version("ray")},
+        "versions": {**facts.versions, **({"ray": metadata.version("ray")} if summary["over"] == RAY else {})},
         "load_average": os.getloadavg()[0],
         "summary": summary,
         "runs": {str(machines): runs for machines, runs in found.items()},

@@ -26,7 +26,6 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from scipy.special import stdtrit
 from torch.utils.data import Dataset
 
 from autotune.data.archives.listing import list_archives
@@ -34,6 +33,7 @@ from autotune.data.archives.shard_plan import Sharding
 from autotune.data.archives.store import open_or_build, verify
 from autotune.data.datasets.factories import forest_gaps
 from autotune.machine import machine_facts
+from autotune.ratios import ratio_interval
 from autotune.spec import LoaderConfig
 
 RECORDS = Path(__file__).resolve().parent.parent / "records"
@@ -115,15 +115,15 @@ def summarise(seconds: dict[str, list[float]]) -> dict[str, Any]:
             name: {"median": statistics.median(values), "min": min(values), "max": max(values)}
             for name, values in seconds.items()
         },
-        "ratios": {f"{slow} / {fast}": _ratio(seconds[slow], seconds[fast]) for slow, fast in RATIOS},
+        "ratios": {f"{slow} / {fast}": ratio(seconds[slow], seconds[fast]) for slow, fast in RATIOS},
     }
 
 
-def _ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
-    ratios = [one / other for one, other in zip(slow, fast, strict=True)]
-    mean = statistics.fmean(ratios)
-    half = float(stdtrit(len(ratios) - 1, 0.975)) * statistics.stdev(ratios) / len(ratios) ** 0.5
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
+    """Give the ratio of paired times with its 95 % interval."""
+    found = ratio_interval(slow, fast)
+    assert found is not None  # there are two rounds or more
+    return found.model_dump()
 
 
 def as_markdown(summary: dict[str, Any], samples: int) -> str:
