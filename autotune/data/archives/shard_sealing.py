@@ -48,7 +48,8 @@ def sealed(source: Dataset[Any], folder: ShardFolder) -> Manifest:
     (directory / PLAN_NAME).unlink(missing_ok=True)
     for path in directory.iterdir():
         if path.name not in files and path.name != MANIFEST_NAME:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # NFS renames a plan that builders hold to `.nfs...`, which goes when they let go
+                path.unlink()
     return manifest
 
 

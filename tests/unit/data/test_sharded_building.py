@@ -55,6 +55,15 @@ def test_shards_built_alone_in_any_order_are_those_of_a_plain_build(tmp_path):
     assert len(FORMATS["webdataset"].open(folder)) == 23
 
 
+@pytest.mark.fault
+def test_what_cannot_be_removed_beside_finished_shards_stops_no_archive(tmp_path):
+    build_partly(MixedDataset(), tmp_path, 20, shard_samples=5)
+    (shards_under_way(tmp_path) / ".nfs0001").mkdir()  # as little to be unlinked as an open file that NFS renamed
+    opened = build(MixedDataset(), tmp_path)
+    assert verify(opened.directory, full=True) == opened.manifest
+    assert holds(opened, MixedDataset())
+
+
 def test_processes_and_builders_give_the_same_bytes_without_double_work(tmp_path):
     dataset, plan = SlowDataset(60), plan_of(SlowDataset(60), ("webdataset", "decoded"), 4)
     reference = build(dataset, tmp_path / "plain", Sharding(shard_samples=4)).manifest.files
