@@ -96,9 +96,10 @@ class ShardFolder:
         """Let everybody see a shard that is written, with its note as the last step.
 
         Raises:
-            FileNotFoundError: The folder is gone.
+            FileNotFoundError: The folder is gone, or another builder took the shard over and removed what was written.
         """
         path, index = self.tar(written.number), written.index.to_bytes()
+        ours = _stamp(written.part)
         written.part.replace(path)
         try:
             shard = FinishedShard(
@@ -114,7 +115,8 @@ class ShardFolder:
             write_whole(self.directory, f"{shard_name(written.number)}.json", shard.to_json().encode())
         except BaseException:  # a full disk, which what nobody can use would keep full
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                if _stamp(path) == ours:  # and not that of a builder which took the shard over
+                    path.unlink()
             raise
         self._known[written.number] = shard
         return shard

@@ -56,15 +56,14 @@ def build_together(job: Job, found: Callable[[], _Opened | None], built: Callabl
             opened = found()
             if opened is not None:
                 return opened
-            plan = _joined(job)
-            stack.enter_context(held(shards_folder(job.directory) / PLAN_NAME))
-        builder = Builder.of(job.source, shards_folder(job.directory), plan, job.sharding)
+            builder = _taking_part(job, stack)
         while True:
             with _gone_when_published(builder):
                 builder.build_missing(workers=job.workers, progress=job.progress)
             with patient(building_lock(job.directory)):
                 if _is_published(job, builder, started_s):
                     return built(time.monotonic() - started_s)
+                builder = _taking_part(job, stack)  # which knows of no shard that was damaged since
 
 
 def shards_folder(directory: Path) -> Path:
@@ -78,6 +77,13 @@ def plan_there(directory: Path) -> ShardPlan | None:
         return ShardPlan.from_json((shards_folder(directory) / PLAN_NAME).read_bytes())
     except (OSError, SpecError):
         return None
+
+
+def _taking_part(job: Job, stack: ExitStack) -> Builder:
+    """Give the builder of what is missing, seen to be at work until the stack is closed; the caller holds the lock."""
+    folder, plan = shards_folder(job.directory), _joined(job)
+    stack.enter_context(held(folder / PLAN_NAME))
+    return Builder.of(job.source, folder, plan, job.sharding)
 
 
 def _joined(job: Job) -> ShardPlan:

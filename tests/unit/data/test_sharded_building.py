@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from autotune.data.archives.checking import verify
 from autotune.data.archives.listing import list_archives
 from autotune.data.archives.pruning import prune, sweep
 from autotune.data.archives.shard_building import Builder
+from autotune.data.archives.shard_folder import ShardFolder
 from autotune.data.archives.shard_plan import Sharding, plan_of
 from autotune.data.archives.shard_sealing import sealed
 from autotune.data.archives.shard_writing import build_shard
@@ -87,6 +89,28 @@ def test_processes_and_builders_give_the_same_bytes_without_double_work(tmp_path
     assert sum(built) == plan.shards
     assert all(built), "each of them must have built some, or this test shows nothing"
     assert sealed(dataset, Builder.of(dataset, folder, plan, Sharding()).folder).files == reference
+
+
+@pytest.mark.fault(24)
+@pytest.mark.parametrize("what", ["tar", "index", "json"])
+def test_a_builder_frozen_while_it_finished_harms_no_shard_of_the_one_that_took_over(what, tmp_path, monkeypatch):
+    dataset, plan = MixedDataset(), plan_of(MixedDataset(), ("webdataset", "decoded"), 5)
+    reference = build(dataset, tmp_path / "plain").manifest.files
+    folder, built, replace = tmp_path / "shards", [], Path.replace
+    folder.mkdir()
+
+    def replaced_late(path, target):
+        if path.name.startswith(f"shard-000000.{what}.part-") and not built:
+            built.append(0)
+            built.append(Builder.of(dataset, folder, plan, Sharding(lease_s=0.05)).build_missing())
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", replaced_late)
+    frozen = Builder.of(dataset, folder, plan, Sharding())
+    frozen.build_missing()
+    assert built == [0, plan.shards], "the other one has to take the shard over, or this test shows nothing"
+    assert sealed(dataset, ShardFolder(folder, plan)).files == reference
+    assert all((folder / name).exists() for name in reference)
 
 
 class Counting(MixedDataset):
@@ -218,6 +242,22 @@ def test_a_damaged_shard_is_built_again_alone(how, tmp_path):
     after = {name: (directory / name).stat().st_mtime_ns for name in before}
     assert [name for name in before if before[name] != after[name]] == ["shard-000002.tar"]
     assert sorted(path.name for path in directory.iterdir()) == sorted([*files, "manifest.json", "checked.json"])
+
+
+@pytest.mark.fault
+def test_a_shard_that_is_cut_after_it_was_finished_is_built_again_alone(tmp_path):
+    log, root, cut = tmp_path / "log", tmp_path / "archives", []
+
+    def cutting(done, total):
+        if done == total and not cut:
+            cut.append(shards_under_way(root) / "shard-000000.tar")
+            os.truncate(cut[0], 100)
+
+    opened = build(Counting(log), root, progress=cutting)
+    assert verify(opened.directory, full=True).files == build(MixedDataset(), tmp_path / "plain").manifest.files
+    reads = np.bincount([int(line) for line in log.read_text().split()], minlength=23)
+    assert (reads[:5] > 1).all()
+    assert (reads[5:] == 1).any(), "of whole shards only what is probed and compared is read again"
 
 
 @pytest.mark.fault
