@@ -14,14 +14,14 @@ from autotune.data.archives._base import MANIFEST_NAME, sized
 from autotune.data.archives.disk_room import full_disk_told
 from autotune.data.archives.holding import building_lock, held
 from autotune.data.archives.listing import SHARDS
-from autotune.data.archives.pruning import remove_shards
+from autotune.data.archives.pruning import prune, remove_shards
 from autotune.data.archives.publishing import Job, make_room, patient, publish, ready
 from autotune.data.archives.shard_building import Builder
-from autotune.data.archives.shard_folder import PLAN_NAME, create_whole
+from autotune.data.archives.shard_folder import PLAN_NAME, ShardFolder, create_whole
 from autotune.data.archives.shard_plan import ShardPlan, plan_of
-from autotune.data.archives.shard_sealing import finished_shards, reopen, sealed
+from autotune.data.archives.shard_sealing import before_repair, finished_shards, reopen, sealed
 from autotune.data.randomness import refuse_random, refuse_unlike_stages
-from autotune.errors import ArchiveDamagedError, ArchiveMissingError, ArchiveStaleError, CapacityError, SpecError
+from autotune.errors import ArchiveDamagedError, ArchiveMissingError, ArchiveStaleError, SpecError
 
 _logger = logging.getLogger(__name__)
 _Opened = TypeVar("_Opened")
@@ -137,19 +137,41 @@ def _is_published(job: Job, builder: Builder, started_s: float) -> bool:
     folder = builder.folder
     if not folder.directory.exists():
         raise ArchiveMissingError(f"the archive {job.directory} was removed while it was built; build it again")
-    written_s = sum(shard.took_s for shard in finished_shards(folder).values())
-    alone_s = written_s / max(1, job.workers) / job.sharding.world_size  # what was gone on with has cost time too
     try:
-        manifest = sealed(job.source, folder)
-        ready(job, folder.directory, manifest, build_s=max(time.monotonic() - started_s, alone_s))
+        _check_limit(job, folder)
+        build_s = max(time.monotonic() - started_s, _others_s(job, folder))
+        ready(job, folder.directory, sealed(job.source, folder), build_s=build_s)
     except ArchiveDamagedError as error:
         _logger.warning("building shards again: %s", error)
         return False
-    except (ArchiveStaleError, CapacityError):
+    except ArchiveStaleError:
         shutil.rmtree(folder.directory, ignore_errors=True)
         raise
     publish(job, folder.directory)
     return True
+
+
+def _check_limit(job: Job, folder: ShardFolder) -> None:
+    """Make room for what turned out to be larger than estimated, while the shards can still be gone on with.
+
+    Raises:
+        CapacityError: The limit has too little room.
+    """
+    if job.limit_bytes is not None:
+        needed = sum(shard.tar.size_bytes + shard.index.size_bytes for shard in finished_shards(folder).values())
+        prune(job.root, job.limit_bytes, job.keep, needed_bytes=needed, ignoring=folder.directory)
+
+
+def _others_s(job: Job, folder: ShardFolder) -> float:
+    """Give the seconds that an archive takes by what its shards took, and by what it took before it was damaged.
+
+    Raises:
+        ArchiveStaleError: The latter cannot be read, nor can repaired shards be compared then.
+    """
+    written_s = sum(shard.took_s for shard in finished_shards(folder).values())
+    alone_s = written_s / max(1, job.workers) / job.sharding.world_size  # what was gone on with has cost time too
+    before = before_repair(folder.directory)
+    return max(alone_s, 0.0 if before is None else before.build_s)
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from shard_builders import WEB, build_partly, ended, notes, shards_under_way, st
 from torch.utils.data import Dataset
 
 from autotune.data.archives import FORMATS
+from autotune.data.archives._base import read_manifest
 from autotune.data.archives.build_preview import preview
 from autotune.data.archives.checking import verify
+from autotune.data.archives.estimating import estimated_bytes
 from autotune.data.archives.listing import list_archives
 from autotune.data.archives.pruning import prune, sweep
 from autotune.data.archives.shard_building import Builder
@@ -25,6 +27,7 @@ from autotune.data.archives.shard_sealing import sealed
 from autotune.data.archives.shard_writing import build_shard
 from autotune.data.archives.store import open_or_build
 from autotune.data.facts import samples_equal
+from autotune.data.randomness import probe_places
 from autotune.errors import ArchiveError, ArchiveStaleError, CapacityError, SampleError, SpecError
 
 FIVE = Sharding(shard_samples=5)
@@ -231,8 +234,11 @@ def test_a_damaged_shard_is_built_again_alone(how, tmp_path):
     del opened
     damage(hurt) if how == "flip" else hurt.unlink()
     log.write_text("")
+    manifest = read_manifest(directory)
+    (directory / "manifest.json").write_text(manifest.replace(build_s=1000.0).to_json())
     opened = build(dataset, tmp_path / "archives")
     assert opened.build_s > 0
+    assert opened.manifest.build_s == 1000, "what the archive costs is not what its repair has cost"
     assert opened.manifest.files == files
     assert verify(directory, full=True).files == files
     reads = np.bincount([int(line) for line in log.read_text().split()], minlength=23)
@@ -295,6 +301,19 @@ def test_a_repaired_shard_never_lies_beside_those_of_another_source(tmp_path, mo
 
 
 @pytest.mark.fault
+def test_a_repair_of_which_nobody_knows_what_it_has_to_give_begins_anew(tmp_path):
+    directory = build(MixedDataset(), tmp_path).directory
+    damage(directory / "shard-000000.tar")
+    damage(directory / "shard-000001.tar")
+    build_partly(MixedDataset(), tmp_path, 18)
+    (shards_under_way(tmp_path) / "repaired.json").write_bytes(bytes(100))
+    with pytest.raises(ArchiveStaleError, match=r"repaired\.json.*cannot be read"):
+        build(MixedDataset(), tmp_path)
+    assert shards_under_way(tmp_path) is None
+    assert holds(build(MixedDataset(), tmp_path), MixedDataset())
+
+
+@pytest.mark.fault
 @pytest.mark.parametrize("what", ["shard-000001.tar", "shard-000001.json", "shard-000001.index", "plan.json"])
 def test_what_is_damaged_while_the_rest_is_missing_is_built_again(what, tmp_path):
     build_partly(MixedDataset(), tmp_path, 20, shard_samples=5)
@@ -339,6 +358,30 @@ def test_shards_make_room_unless_somebody_works_on_them(tmp_path):
         ended(working)
     prune(tmp_path, 2000, needed_bytes=1000)
     assert shards_under_way(tmp_path) is None
+
+
+class Underestimated(MixedDataset):
+    """Has small samples where the size of an archive is estimated, and large ones elsewhere."""
+
+    def fingerprint(self):
+        return "underestimated"
+
+    def __getitem__(self, index):
+        count = 1 if index in probe_places(self.count, 8, seed=1) else 20_000
+        return {**super().__getitem__(index), "more": torch.zeros(count)}
+
+
+@pytest.mark.fault(10)
+def test_shards_that_turn_out_too_large_for_the_limit_are_kept_for_a_higher_one(tmp_path):
+    dataset, seen = Underestimated(), []
+    limit_bytes = 4 * estimated_bytes(dataset, "webdataset", "decoded")
+    with pytest.raises(CapacityError):
+        build(dataset, tmp_path, limit_bytes=limit_bytes)
+    assert len(notes(tmp_path)) == 5
+    assert list_archives(tmp_path) == ()
+    opened = build(dataset, tmp_path, limit_bytes=100 * limit_bytes, progress=lambda done, _: seen.append(done))
+    assert seen == [23], "no sample is written again"
+    assert holds(opened, dataset)
 
 
 class NoSamples(Dataset):
