@@ -24,7 +24,6 @@ from autotune.data.archives.shard_building import Builder
 from autotune.data.archives.shard_folder import ShardFolder
 from autotune.data.archives.shard_plan import Sharding, plan_of
 from autotune.data.archives.shard_sealing import sealed
-from autotune.data.archives.shard_writing import build_shard
 from autotune.data.archives.store import open_or_build
 from autotune.data.facts import samples_equal
 from autotune.data.randomness import probe_places
@@ -35,6 +34,10 @@ FIVE = Sharding(shard_samples=5)
 
 def build(dataset, root, sharding=FIVE, **settings):
     return open_or_build(dataset, WEB, root, sharding=sharding, **settings)
+
+
+def untold():
+    """Hear of a sample that was written."""
 
 
 def holds(opened, dataset):
@@ -48,9 +51,9 @@ def test_shards_built_alone_in_any_order_are_those_of_a_plain_build(tmp_path):
     plan = plan_of(dataset, ("webdataset", "decoded"), 5)
     numbers = list(range(plan.shards))
     random.Random(1).shuffle(numbers)
-    for number in numbers:
-        assert build_shard(dataset, plan, number, folder) == build_shard(dataset, plan, number, folder)
     builder = Builder.of(dataset, folder, plan, Sharding())
+    for number in numbers:
+        assert [builder.build_free([number], untold) for _ in range(2)] == [1, 0]
     assert builder.build_missing() == 0
     manifest = sealed(dataset, builder.folder)
     opened = build(dataset, tmp_path / "plain")
@@ -193,12 +196,13 @@ def test_a_source_that_changes_between_shards_is_refused(workers, tmp_path):
     folder = tmp_path / "shards"
     folder.mkdir()
     plan = plan_of(dataset, ("webdataset", "decoded"), 3)
-    build_shard(dataset, plan, 0, folder)
+    builder = Builder.of(dataset, folder, plan, Sharding())
+    assert builder.build_free([0], untold) == 1
     os.utime(paths[7], ns=(1, 1))
     with pytest.raises(ArchiveStaleError, match="changed while shards"):
-        build_shard(dataset, plan, 1, folder)
+        builder.build_free([1], untold)
     with pytest.raises(ArchiveStaleError, match="changed while shards"):
-        Builder.of(dataset, folder, plan, Sharding()).build_missing(workers=workers)
+        builder.build_missing(workers=workers)
     assert sorted(path.name for path in folder.glob("*.tar")) == ["shard-000000.tar"]
     assert not list(folder.glob("*.part-*"))
 
