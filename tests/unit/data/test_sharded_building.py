@@ -1,9 +1,11 @@
 """Archives built shard by shard: by several builders, gone on with, repaired, and the same whoever builds them."""
 
+import errno
 import os
 import random
 import signal
 import time
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +189,22 @@ def test_a_process_that_fails_ends_the_build_and_finished_shards_are_kept(kill, 
     assert notes(tmp_path) == [f"shard-00000{number}.json" for number in range(4)]
     assert list_archives(tmp_path) == ()
     assert holds(build(FailingProcess(os.getpid()), tmp_path), MixedDataset())
+
+
+@pytest.mark.fault
+def test_a_process_that_cannot_be_started_is_told_with_its_reason(tmp_path, monkeypatch):
+    started, start = [], ForkProcess.start
+
+    def start_once(process):
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(ForkProcess, "start", start_once)
+    with pytest.raises(BlockingIOError, match="no more processes"):
+        build(MixedDataset(), tmp_path, workers=2)
+    assert not started[0].is_alive()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
