@@ -57,12 +57,17 @@ def tell_preview(found: BuildPreview, part: Sharding, *, as_json: bool) -> None:
     if as_json:
         print_json({
             "name": found.name, "built": False, "dry_run": True, "is_there": found.is_there, "samples": found.count,
-            "size_bytes": found.size_bytes, **_shards(found, part),
+            "size_bytes": found.size_bytes, "damaged": found.damaged, **_shards(found, part),
         })  # fmt: skip
         return
     size = format_bytes(found.size_bytes)
     told = f"{found.name}: {found.count:,} samples, "
-    told += f"{size}, is there: nothing to build" if found.is_there else f"about {size}, would be built"
+    if found.is_there:
+        told += f"{size}, is there: nothing to build, unless its bytes, which the build compares, turn out to differ"
+    elif found.damaged is not None:
+        told += f"about {size}, would be built again, but for shards that are whole, if it has any: {found.damaged}"
+    else:
+        told += f"about {size}, would be built"
     if found.plan is not None:
         shards = _shards(found, part)
         told += (

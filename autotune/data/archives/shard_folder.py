@@ -143,6 +143,15 @@ class ShardFolder:
             if number not in self._known and (f"{shard_name(number)}.json" not in there or not self.finished(number))
         ]
 
+    def noted(self) -> int:
+        """Count the shards of which there is a note; nothing is read, and nothing removed that does not match.
+
+        Raises:
+            FileNotFoundError: The folder is gone.
+        """
+        there = set(os.listdir(self.directory))  # noqa: PTH208
+        return sum(f"{shard_name(number)}.json" in there for number in range(self.plan.shards))
+
     def index_of(self, number: int) -> TarIndex:
         """Give the index of a finished shard.
 

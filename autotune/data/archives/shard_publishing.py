@@ -18,7 +18,7 @@ from autotune.data.archives.pruning import prune, remove_shards
 from autotune.data.archives.publishing import Job, make_room, patient, publish, ready
 from autotune.data.archives.shard_building import Builder
 from autotune.data.archives.shard_folder import PLAN_NAME, ShardFolder, create_whole
-from autotune.data.archives.shard_plan import ShardPlan, plan_of
+from autotune.data.archives.shard_plan import Sharding, ShardPlan, plan_of
 from autotune.data.archives.shard_sealing import before_repair, finished_shards, reopen, sealed
 from autotune.data.randomness import refuse_random, refuse_unlike_stages
 from autotune.errors import ArchiveDamagedError, ArchiveMissingError, ArchiveStaleError, SpecError
@@ -100,15 +100,24 @@ def _joined(job: Job) -> ShardPlan:
         plan = None
     if plan is None:
         return _begun(job, folder)
-    asked = job.sharding.shard_samples
+    check_shard_size(plan, folder, job.sharding)
+    make_room(job, folder)
+    _logger.info("going on with the shards of %s", folder)
+    return plan
+
+
+def check_shard_size(plan: ShardPlan, folder: Path, sharding: Sharding) -> None:
+    """Refuse to go on with shards of another size than is asked for.
+
+    Raises:
+        SpecError: They have another size.
+    """
+    asked = sharding.shard_samples
     if asked is not None and min(asked, plan.count) != plan.shard_samples:
         raise SpecError(
             f"shards of {plan.shard_samples} samples are being built in {folder}, got {asked}; give that size or none "
             "to go on with them, or begin anew after `autotune archive remove --unfinished`"
         )
-    make_room(job, folder)
-    _logger.info("going on with the shards of %s", folder)
-    return plan
 
 
 def _begun(job: Job, folder: Path) -> ShardPlan:

@@ -24,12 +24,13 @@ from autotune.data.archives.listing import list_archives
 from autotune.data.archives.pruning import prune, sweep
 from autotune.data.archives.shard_building import Builder
 from autotune.data.archives.shard_folder import ShardFolder
+from autotune.data.archives.shard_listing import list_unfinished
 from autotune.data.archives.shard_plan import Sharding, plan_of
 from autotune.data.archives.shard_sealing import sealed
 from autotune.data.archives.store import open_or_build
 from autotune.data.facts import samples_equal
 from autotune.data.randomness import probe_places
-from autotune.errors import ArchiveError, ArchiveStaleError, CapacityError, SampleError, SpecError
+from autotune.errors import ArchiveError, ArchiveStaleError, CapacityError, RandomSamplesError, SampleError, SpecError
 
 FIVE = Sharding(shard_samples=5)
 
@@ -430,7 +431,36 @@ def test_a_preview_writes_nothing_and_knows_what_is_finished(tmp_path):
     assert (found.plan.shards, found.finished, found.is_there, found.count) == (5, 0, False, 23)
     assert not list(tmp_path.iterdir())
     build_partly(MixedDataset(), tmp_path, 20, shard_samples=5)
+    (shards_under_way(tmp_path) / "shard-000001.tar").unlink()  # as one that a network file system does not show yet
     assert preview(MixedDataset(), WEB, tmp_path, Sharding()).finished == 3
+    assert [one.finished for one in list_unfinished(tmp_path)] == [3]
+    assert len(notes(tmp_path)) == 3, "who only looks removes nothing"
     opened = build(MixedDataset(), tmp_path)
     found = preview(MixedDataset(), WEB, tmp_path, Sharding())
     assert (found.is_there, found.size_bytes) == (True, opened.size_bytes)
+    directory = opened.directory
+    del opened
+    (directory / "shard-000001.tar").unlink()
+    found = preview(MixedDataset(), WEB, tmp_path, Sharding())
+    assert not found.is_there
+    assert "shard-000001.tar is missing" in found.damaged
+
+
+class Drawing(MixedDataset):
+    """Has random samples."""
+
+    def __getitem__(self, index):
+        return {**super().__getitem__(index), "drawn": random.random()}
+
+
+def test_a_preview_refuses_what_the_build_refuses(tmp_path):
+    with pytest.raises(SpecError, match="come in shards"):
+        preview(MixedDataset(), WEB.replace(archive="npy"), tmp_path, FIVE)
+    with pytest.raises(RandomSamplesError):
+        preview(Drawing(), WEB, tmp_path, FIVE)
+    build_partly(MixedDataset(), tmp_path, 20, shard_samples=5)
+    with pytest.raises(SpecError, match="of 5 samples are being built"):
+        preview(MixedDataset(), WEB, tmp_path, Sharding(shard_samples=7))
+    build(MixedDataset(), tmp_path)
+    with pytest.raises(SpecError, match="has shards of 5 samples, got 7"):
+        preview(MixedDataset(), WEB, tmp_path, Sharding(shard_samples=7))
