@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _SLURM_VARIABLES = ("SLURM_PROCID", "SLURM_NTASKS")
 """What `srun` sets in each task: its number, and how many there are."""
+_SLURM_STEP_VARIABLES = ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_CPUS_ON_NODE")
+"""What `srun` sets in each task of its step: tasks, machines, and CPUs that the job has on this one."""
 
 
 def sharding(
@@ -50,6 +53,24 @@ def sharding(
         if all(text.isdecimal() for text in told) and int(told[0]) < int(told[1]):
             share = Share(int(told[0]), int(told[1]))
     return Sharding(shard_samples=shard_samples, rank=share.rank, world_size=share.world_size)
+
+
+def usual_workers(cpu_count: int, *, environ: Mapping[str, str]) -> int:
+    """Give how many processes a builder starts: its share of the CPUs; with one CPU it does all itself.
+
+    Args:
+        cpu_count: CPUs that this process may use.
+        environ: Environment, in which `torchrun` or Slurm tells of builders beside this one.
+    """
+    from autotune.resolve.distributed import ranks_on_node
+
+    beside = ranks_on_node(environ)
+    told = [environ.get(name, "") for name in _SLURM_STEP_VARIABLES]
+    if beside == 1 and all(text.isdecimal() and int(text) for text in told):
+        tasks, machines, cpus = map(int, told)
+        beside = math.ceil(tasks / machines) if cpu_count >= cpus else 1  # with fewer, each task has its own
+    count = max(1, cpu_count // beside)
+    return count if count > 1 else 0
 
 
 def tell_preview(found: BuildPreview, part: Sharding, *, as_json: bool) -> None:
