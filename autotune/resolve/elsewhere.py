@@ -13,7 +13,7 @@ SHOWN = 3
 
 
 def found_elsewhere(registry: Registry, question: Question) -> tuple[str, ...]:
-    """Say what similar studies gained with which configuration, the most similar first: what a study here may begin with.
+    """Say what similar studies gained with which configuration, most similar first: what a study here may begin with.
 
     What consumes the batches here is not known, and taken to be what did there.
     """
