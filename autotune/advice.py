@@ -77,10 +77,14 @@ def _known(found: SmallerMachine) -> list[str]:
     if found.limited_by is not None:
         limit = {"quota": "a quota of", "affinity": "affinity to"}[found.limited_by]
         told.append(f"verified by a run under {limit} {_cpus(found.cpus)}")
+        if found.cpus > 1 and found.too_few is None:
+            told.append("fewer were not run, as by their CPU time no configuration that was measured gets by with them")
     elif found.of_cpus > 1:
         told.append(f"with all of them {found.busy_cpus:.2f} are busy")
-    if found.too_few is not None and found.too_few_wait_share is not None:
-        told.append(f"with {found.too_few} it waited for {found.too_few_wait_share:.0%} or was slowed down itself")
+    if found.too_few is not None and found.too_few_config is not None and found.too_few_wait_share is not None:
+        waited = found.too_few_wait_share > found.target_share
+        what = f"waited for {found.too_few_wait_share:.1%}" if waited else "was slowed down itself"
+        told.append(f"in a run with {_cpus(found.too_few)} and {found.too_few_config.label()} the consumer {what}")
     return [*told, "predicted from that CPU time, not verified by a run"] if found.state == "predicted" else told
 
 

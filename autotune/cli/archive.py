@@ -123,6 +123,10 @@ def build_command(
             raise typer.Exit(EXIT_FAILED)
         return
     part = archive_builders.sharding(shard_size, rank, world_size, environ=os.environ)
+    if rank is not None:
+        from autotune.data.archives.shard_plan import check_sharded
+
+        check_sharded(config.archive)
     with naming_the_factory(study), machine_shared(f"building an archive of {spec.name}", path=at.lock):
         if dry_run:
             from autotune.data.archives.build_preview import preview

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _SLURM_VARIABLES = ("SLURM_PROCID", "SLURM_NTASKS")
 """What `srun` sets in each task: its number, and how many there are."""
+_SLURM_STEP_VARIABLES = ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_CPUS_ON_NODE")
+"""What `srun` sets in each task of its step: tasks, machines, and CPUs that the job has on this one."""
 
 
 def sharding(
@@ -52,17 +55,40 @@ def sharding(
     return Sharding(shard_samples=shard_samples, rank=share.rank, world_size=share.world_size)
 
 
+def usual_workers(cpu_count: int, *, environ: Mapping[str, str]) -> int:
+    """Give how many processes a builder starts: its share of the CPUs; with one CPU it does all itself.
+
+    Args:
+        cpu_count: CPUs that this process may use.
+        environ: Environment, in which `torchrun` or Slurm tells of builders beside this one.
+    """
+    from autotune.resolve.distributed import ranks_on_node
+
+    beside = ranks_on_node(environ)
+    told = [environ.get(name, "") for name in _SLURM_STEP_VARIABLES]
+    if beside == 1 and all(text.isdecimal() and int(text) for text in told):
+        tasks, machines, cpus = map(int, told)
+        beside = math.ceil(tasks / machines) if cpu_count >= cpus else 1  # with fewer, each task has its own
+    count = max(1, cpu_count // beside)
+    return count if count > 1 else 0
+
+
 def tell_preview(found: BuildPreview, part: Sharding, *, as_json: bool) -> None:
     """Tell what would be built, and where this builder would begin."""
     if as_json:
         print_json({
             "name": found.name, "built": False, "dry_run": True, "is_there": found.is_there, "samples": found.count,
-            "size_bytes": found.size_bytes, **_shards(found, part),
+            "size_bytes": found.size_bytes, "damaged": found.damaged, **_shards(found, part),
         })  # fmt: skip
         return
     size = format_bytes(found.size_bytes)
     told = f"{found.name}: {found.count:,} samples, "
-    told += f"{size}, is there: nothing to build" if found.is_there else f"about {size}, would be built"
+    if found.is_there:
+        told += f"{size}, is there: nothing to build, unless its bytes, which the build compares, turn out to differ"
+    elif found.damaged is not None:
+        told += f"about {size}, would be built again, but for shards that are whole, if it has any: {found.damaged}"
+    else:
+        told += f"about {size}, would be built"
     if found.plan is not None:
         shards = _shards(found, part)
         told += (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from autotune.cli.archive_builders import usual_workers
 from autotune.cli.output import deployed_decision, parse_config
 from autotune.cli.progress import counting
 from autotune.compose import Places
@@ -119,13 +120,15 @@ def build(
     from autotune.data.archives.store import open_or_build
 
     dataset = whole_dataset(spec, console)
+    if workers is None:
+        workers = usual_workers(machine_facts(environ=os.environ).cpu_count, environ=os.environ)
     with counting(console, f"building {config.archive}") as progress:
         return open_or_build(
             dataset,
             config,
             at.archive_root,
             progress=progress,
-            workers=_workers() if workers is None else workers,
+            workers=workers,
             limit_bytes=archive_limit_bytes(at.home),
             keep=_kept(at),
             sharding=sharding,
@@ -146,9 +149,3 @@ def _kept(at: Places) -> list[str]:
         return list(deployed(at))
     except RegistryError:
         return [entry.name for entry in chosen(at, ())]
-
-
-def _workers() -> int:
-    """Give as many processes as there are CPUs; with one CPU this process does it all."""
-    count = machine_facts(environ=os.environ).cpu_count
-    return count if count > 1 else 0

@@ -40,6 +40,8 @@ def command(
 ) -> None:
     """Check what tuning needs on this machine, or drill what happens when things go wrong."""
     if drill:
+        if home is not None:
+            raise SpecError(f"--drill keeps to temporary folders, got --home {home} too; leave one of them out")
         drill_machine(rows or [], as_json=as_json)
         return
     if rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the kernel's fixed place
 
 
 class Numbers(Dataset[Tensor]):
@@ -67,11 +70,26 @@ class SignalledWorker(Numbers):
 
 
 class KilledTrial(Numbers):
-    """The process that builds it kills itself."""
+    """The worker that reads sample 5 kills the process of its trial, with a batch under way.
 
-    def __init__(self) -> None:
+    Args:
+        log: File that gets the worker's number, which is in the name of its shared memory, and its temporary folder.
+    """
+
+    def __init__(self, log: str) -> None:
         super().__init__()
-        os.kill(os.getpid(), signal.SIGKILL)
+        self.log = log
+        self.trial = os.getpid()
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Give one sample, the fifth to nobody."""
+        if index == 5:
+            with Path(self.log).open("a") as log:
+                log.write(f"{os.getpid()} {tempfile.gettempdir()}\n")
+            if SHARED_MEMORY.is_dir():
+                (SHARED_MEMORY / f"torch_{os.getpid()}_1_0").touch()  # torch's, between sending and receiving a batch
+            os.kill(self.trial, signal.SIGKILL)
+        return super().__getitem__(index)
 
 
 class Files(Dataset[Tensor]):

@@ -6,6 +6,7 @@ import gzip
 import io
 import pickle
 import tarfile
+import uuid
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ _LIMIT_BYTES = 10 * MIB
 
 _MEMBERS = {
     "../": ("../outside.txt", tarfile.REGTYPE, ""),
-    "absolute": ("/tmp/autotune-drill-outside.txt", tarfile.REGTYPE, ""),  # noqa: S108 - never written
+    "absolute": (f"/tmp/autotune-drill-{uuid.uuid4().hex}.txt", tarfile.REGTYPE, ""),  # noqa: S108 - never written
     "symbolic link": ("link", tarfile.SYMTYPE, "/etc/passwd"),
     "hard link": ("link", tarfile.LNKTYPE, "../outside.txt"),
     "device": ("device", tarfile.CHRTYPE, ""),

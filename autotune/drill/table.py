@@ -8,7 +8,7 @@ from autotune.drill._base import Drill
 DRILLS: tuple[Drill, ...] = (
     Drill(row=1, cause="a loader's worker gets SIGKILL", run=trials.killed_worker),
     Drill(row=2, cause="a loader's worker gets SIGSTOP", run=trials.hanging_worker),
-    Drill(row=3, cause="the process of a trial gets SIGKILL", run=trials.killed_trial),
+    Drill(row=3, cause="the process of a trial gets SIGKILL while workers load for it", run=trials.killed_trial),
     Drill(row=8, cause="BEGIN EXCLUSIVE is held while a record is saved", run=registries.locked_registry),
     Drill(row=9, cause="MLflow refuses connections, and works later", run=registries.mlflow_down),
     Drill(row=12, cause="a raster is cut in half", run=trials.unreadable_sample),

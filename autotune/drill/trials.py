@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from autotune.drill._base import NotHereError, promised
+from autotune.drill.datasets import SHARED_MEMORY
 from autotune.spec import DatasetSource, FailureKind, LoaderConfig, TrialRecord, TrialRequest, Workload
 from autotune.trial import LocalRunner
 
@@ -40,11 +41,18 @@ def hanging_worker(folder: Path) -> str:
 
 
 def killed_trial(folder: Path) -> str:
-    """Kill the process of a trial by SIGKILL (row 3)."""
+    """Kill the process of a trial by SIGKILL while workers load for it (row 3)."""
+    log = folder / "log"
     with _warm_runner(folder) as runner:
-        record = runner.run(_request(folder, "KilledTrial"))
-        _failed(record, "crashed", attempts=2, phase="build")
-        return f"{_told(record)} after {record.attempts} attempts; {_next_one(runner, folder)}"
+        record = runner.run(_request(folder, "KilledTrial", num_workers=2, log=str(log)))
+        _failed(record, "crashed", attempts=2)
+        killed = [line.split(" ", 1) for line in log.read_text().splitlines()]
+        promised(len(killed) == record.attempts, f"{record.attempts} trials were to be killed, got {len(killed)}")
+        left = [path for worker, _ in killed for path in SHARED_MEMORY.glob(f"torch_{worker}_*")]
+        left += [path for _, temporary in killed if (path := Path(temporary)).exists()]
+        promised(not left, f"the trial leaves {', '.join(map(str, left))}")
+        told = "shared memory and temporary files are clean"
+        return f"{_told(record)} after {record.attempts} attempts; {told}; {_next_one(runner, folder)}"
 
 
 def unreadable_sample(folder: Path) -> str:

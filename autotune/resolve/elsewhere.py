@@ -13,7 +13,7 @@ SHOWN = 3
 
 
 def found_elsewhere(registry: Registry, question: Question) -> tuple[str, ...]:
-    """Say what similar studies gained with which configuration, the most similar first: what a study here begins with.
+    """Say what similar studies gained with which configuration, most similar first: what a study here may begin with.
 
     What consumes the batches here is not known, and taken to be what did there.
     """
@@ -37,5 +37,5 @@ def _sentence(decision: Decision, found: Similarity) -> str:
     place = decision.machine.machine_class
     return (
         f"study {decision.study!r} found {decision.config.label()}{gain} on {place} ({found}); "
-        "a study here measures it first, and until then it is not served"
+        "a study here may begin with it, adapted to this machine, and until then it is not served"
     )

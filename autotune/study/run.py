@@ -38,7 +38,7 @@ from autotune.study.race import Race, Raced, entrants
 from autotune.study.runs import Runs
 from autotune.study.search import Search, is_predicted
 from autotune.study.setting import Setting
-from autotune.study.smaller import smaller_machine
+from autotune.study.smaller import SmallerSearch
 from autotune.study.summary import summarise
 from autotune.study.transfer import Source, carried_over, similar_studies, story
 
@@ -60,9 +60,13 @@ def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
     runs = Runs(setting, ledger, started)
     _tell_again(setting, earlier)
     decision = _Phases(study, runs, spent=sum(1 for record in earlier if not is_predicted(record))).decide()
-    decision = decision.replace(smaller=smaller_machine(runs, decision))
-    event = setting.store.save_decision(decision, promotion=setting.spec.promotion)
-    setting.notify("on_decision", decision)
+    smaller = SmallerSearch(runs, decision)
+    try:
+        smaller.run()
+    finally:  # whatever ends these runs, what the ones before them came to is kept
+        decision = decision.replace(smaller=smaller.found)
+        event = setting.store.save_decision(decision, promotion=setting.spec.promotion)
+        setting.notify("on_decision", decision)
     summary = summarise(setting, runs, decision=decision, event=event, wall_s=setting.clock() - begun)
     setting.notify("on_end", StudyEnded(run_key=setting.run_key, summary=summary))
     return summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -42,25 +43,6 @@ class Need:
     measured: Measurement
 
 
-def smaller_machine(runs: Runs, decision: Decision) -> SmallerMachine | None:
-    """Find the fewest CPUs, and then bytes, that keep the consumer of a study fed at the decided batch size.
-
-    Returns:
-        None where only loading was measured, or nothing whose CPU time is known.
-    """
-    if decision.workload.consumer.kind == "loader" or decision.outcome == "nothing_feasible":
-        return None
-    of_cpus = decision.machine.cpu_count
-    needs = needs_of([*runs.ledger.ranked(), *runs.records], decision.config.batch_size)
-    if not needs:
-        return None
-    fed = feeding(needs)
-    if not fed:
-        least = min(needs, key=lambda need: need.data_wait_share)
-        return _told(least, of_cpus, of_cpus=of_cpus, fed=False, state="verified")
-    return _Verification(runs, fed, of_cpus).result()
-
-
 def needs_of(records: Iterable[TrialRecord], batch_size: int) -> list[Need]:
     """Put together what each configuration of a batch size took in runs with all CPUs, where its CPU time is known."""
     by_config: dict[LoaderConfig, dict[str, TrialRecord]] = {}
@@ -85,16 +67,19 @@ def feeding(needs: Sequence[Need]) -> list[Need]:
 def tries(fed: Sequence[Need], of_cpus: int) -> Iterator[tuple[int, Need]]:
     """Give the numbers of CPUs below all of them that can do by the CPU time that is needed, fewest first.
 
-    With each comes the configuration with the fewest bytes among those that leave CPUs idle now and then, else the
-    one that needs least. A consumer that waits as long as it may needs that much less.
+    With each comes the configuration with the fewest bytes among those that leave CPUs idle now and then, and then the
+    one that needs least CPU time, before more CPUs are tried. A consumer that waits as long as it may needs that much
+    less.
     """
     for cpus in range(1, of_cpus):
         possible = [need for need in fed if need.busy_cpus * (1 - DATA_WAIT_TARGET_SHARE) <= cpus]
-        ample = [need for need in possible if is_ample(cpus, need)]
-        if ample:
-            yield cpus, min(ample, key=lambda need: need.order)
-        elif possible:
-            yield cpus, min(possible, key=lambda need: (need.busy_cpus, need.order))
+        if not possible:
+            continue
+        least_busy = min(possible, key=lambda need: (need.busy_cpus, need.order))
+        smallest = min((need for need in possible if is_ample(cpus, need)), key=_order, default=least_busy)
+        yield cpus, smallest
+        if least_busy is not smallest:
+            yield cpus, least_busy
 
 
 def is_ample(cpus: int, need: Need) -> bool:
@@ -108,51 +93,74 @@ def does(measured: Measurement, need: Need) -> bool:
     return fast and measured.data_wait_share <= DATA_WAIT_TARGET_SHARE
 
 
-class _Verification:
-    """Runs with fewer CPUs, from the fewest that can do upwards.
+class SmallerSearch:
+    """The fewest CPUs, and then bytes, that keep the consumer of a study fed at the decided batch size.
 
     Args:
         runs: Measures, keeps and tells.
-        fed: What keeps the consumer fed with all CPUs.
-        of_cpus: How many those are.
+        decision: What the study came to.
+
+    Attributes:
+        found: The answer by all runs until now; None where only loading was measured, or nothing whose CPU time is
+            known.
     """
 
-    def __init__(self, runs: Runs, fed: Sequence[Need], of_cpus: int) -> None:
+    def __init__(self, runs: Runs, decision: Decision) -> None:
         self._runs = runs
-        self._fed = fed
-        self._of_cpus = of_cpus
-        self._refuted: dict[str, Any] = {}
+        self._of_cpus = decision.machine.cpu_count
+        told = decision.workload.consumer.kind != "loader" and decision.outcome != "nothing_feasible"
+        records = [*runs.ledger.ranked(), *runs.records] if told else []
+        needs = needs_of(records, decision.config.batch_size)
+        self._fed = feeding(needs)
+        self._left = deque(tries(self._fed, self._of_cpus))
+        self._refuted: dict[int, tuple[LoaderConfig, float]] = {}
+        self.found: SmallerMachine | None = self._by_cpu_time() if self._fed else _unfed(needs, self._of_cpus)
 
-    def result(self) -> SmallerMachine:
-        """Try until a run shows that its CPUs do; what there is no time to run is predicted."""
-        left = list(tries(self._fed, self._of_cpus))
-        if left:
+    def run(self) -> None:
+        """Run with fewer CPUs, from the fewest that can do upwards; what there is no time to run stays predicted."""
+        if self._left:
             self._runs.begin("smaller", f"whether fewer than the {self._of_cpus} CPUs here keep the consumer fed")
-        for place, (cpus, need) in enumerate(left):
-            if place >= SMALLER_RUNS_MAX or (place and not self._is_affordable(need)):
-                return self._predicted(left[place:])
+        for place in range(min(SMALLER_RUNS_MAX, len(self._left))):
+            cpus, need = self._left[0]
+            if place and not self._is_affordable(need):
+                return
             record = self._runs.run(need.config, "smaller", cpus=cpus)
             measured = record.measurement
             if measured is None or record.machine is None or record.machine.cpu_count != cpus:
-                return self._predicted(left[place:])
+                return
             if does(measured, need):
-                return self._tell(need, cpus, state="verified", limited_by=_limit(record, cpus), measured=measured)
-            self._refuted = {"too_few": cpus, "too_few_wait_share": measured.data_wait_share}
-        return self._tell(self._least(), self._of_cpus, state="verified")
+                self.found = self._tell(
+                    need, cpus, state="verified", limited_by=_limit(record, cpus), measured=measured
+                )
+                return
+            self._left.popleft()
+            self._refuted[cpus] = (need.config, measured.data_wait_share)
+            self.found = self._by_cpu_time()
 
     def _is_affordable(self, need: Need) -> bool:
         return self._runs.elapsed_s + need.wall_s <= self._runs.setting.spec.budget.time_s
 
-    def _predicted(self, left: Sequence[tuple[int, Need]]) -> SmallerMachine:
-        found = ((cpus, need) for cpus, need in left if is_ample(cpus, need))
-        cpus, need = next(found, (self._of_cpus, self._least()))
-        return self._tell(need, cpus, state="predicted")
-
-    def _least(self) -> Need:
-        return min(self._fed, key=lambda need: need.order)
+    def _by_cpu_time(self) -> SmallerMachine:
+        """Give what CPU time predicts of what was not run; that all CPUs are needed can also have been shown."""
+        found = ((cpus, need) for cpus, need in self._left if is_ample(cpus, need))
+        cpus, need = next(found, (self._of_cpus, min(self._fed, key=_order)))
+        shown = not self._left and (bool(self._refuted) or self._of_cpus == 1)
+        return self._tell(need, cpus, state="verified" if shown else "predicted")
 
     def _tell(self, need: Need, cpus: int, **fields: Any) -> SmallerMachine:
-        return _told(need, cpus, of_cpus=self._of_cpus, **self._refuted, **fields)
+        too_few = max((count for count in self._refuted if count < cpus), default=None)
+        if too_few is not None:
+            config, wait_share = self._refuted[too_few]
+            fields |= {"too_few": too_few, "too_few_config": config, "too_few_wait_share": wait_share}
+        return _told(need, cpus, of_cpus=self._of_cpus, **fields)
+
+
+def _unfed(needs: Sequence[Need], of_cpus: int) -> SmallerMachine | None:
+    """Say of a consumer that waits with all CPUs how long it does at least."""
+    if not needs:
+        return None
+    least = min(needs, key=lambda need: need.data_wait_share)
+    return _told(least, of_cpus, of_cpus=of_cpus, fed=False, state="verified")
 
 
 def _told(need: Need, cpus: int, *, measured: Measurement | None = None, **fields: Any) -> SmallerMachine:
@@ -170,6 +178,10 @@ def _told(need: Need, cpus: int, *, measured: Measurement | None = None, **field
         cache_bytes=source.cache.size_bytes if source.cache else 0,
         **fields,
     )
+
+
+def _order(need: Need) -> tuple[int, int, str]:
+    return need.order
 
 
 def _need(config: LoaderConfig, records: list[TrialRecord]) -> Need:

@@ -147,14 +147,23 @@ class Builder:
         finished = 0
         while written:
             claim, shard = written[0]
-            if claim.current:
-                self.folder.finish(shard)
-                finished += 1
-            else:
-                shard.part.unlink(missing_ok=True)
+            finished += self._is_finished(claim, shard)
             self.claims.release(claim)
             del written[0]
         return finished
+
+    def _is_finished(self, claim: Claim, shard: WrittenShard) -> bool:
+        """Finish a shard, unless another builder has taken it over; tell which of both."""
+        if not claim.current:
+            shard.part.unlink(missing_ok=True)
+            return False
+        try:
+            self.folder.finish(shard)
+        except FileNotFoundError:
+            if claim.current:
+                raise
+            return False  # taken over while this process was frozen here
+        return True
 
 
 class _Tally:

@@ -96,9 +96,10 @@ class ShardFolder:
         """Let everybody see a shard that is written, with its note as the last step.
 
         Raises:
-            FileNotFoundError: The folder is gone.
+            FileNotFoundError: The folder is gone, or another builder took the shard over and removed what was written.
         """
         path, index = self.tar(written.number), written.index.to_bytes()
+        ours = _stamp(written.part)
         written.part.replace(path)
         try:
             shard = FinishedShard(
@@ -114,7 +115,8 @@ class ShardFolder:
             write_whole(self.directory, f"{shard_name(written.number)}.json", shard.to_json().encode())
         except BaseException:  # a full disk, which what nobody can use would keep full
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                if _stamp(path) == ours:  # and not that of a builder which took the shard over
+                    path.unlink()
             raise
         self._known[written.number] = shard
         return shard
@@ -140,6 +142,15 @@ class ShardFolder:
             for number in numbers
             if number not in self._known and (f"{shard_name(number)}.json" not in there or not self.finished(number))
         ]
+
+    def noted(self) -> int:
+        """Count the shards of which there is a note; nothing is read, and nothing removed that does not match.
+
+        Raises:
+            FileNotFoundError: The folder is gone.
+        """
+        there = set(os.listdir(self.directory))  # noqa: PTH208
+        return sum(f"{shard_name(number)}.json" in there for number in range(self.plan.shards))
 
     def index_of(self, number: int) -> TarIndex:
         """Give the index of a finished shard.

@@ -18,7 +18,7 @@ class UnfinishedArchive(Value):
         name: Name that it will have.
         count: Number of samples.
         shards: Number of shards.
-        finished: Number of those that are finished.
+        finished: Number of those that are finished, by their notes.
         size_bytes: Bytes on disk.
         idle: Whether nobody works on it, as far as that can be seen from here.
     """
@@ -39,7 +39,7 @@ def list_unfinished(root: Path) -> tuple[UnfinishedArchive, ...]:
         if plan is None:
             continue
         try:
-            missing = ShardFolder(folder, plan).missing(range(plan.shards))
+            finished = ShardFolder(folder, plan).noted()
         except FileNotFoundError:  # published in this moment
             continue
         found.append(
@@ -47,7 +47,7 @@ def list_unfinished(root: Path) -> tuple[UnfinishedArchive, ...]:
                 name=archive_name(directory),
                 count=plan.count,
                 shards=plan.shards,
-                finished=plan.shards - len(missing),
+                finished=finished,
                 size_bytes=tree_bytes(folder),
                 idle=is_idle(folder),
             )

@@ -48,8 +48,9 @@ def in_processes(work: Work, numbers: Sequence[int], count: int, tell: Callable[
         for slot in range(1, count + 1):
             link, theirs = context.Pipe(duplex=False)
             arguments = (work, numbers, _Told(shared, slot, os.getpid()), theirs)
-            at_work[link] = context.Process(target=_run, args=arguments, daemon=True)  # type: ignore[attr-defined]
-            at_work[link].start()
+            process = context.Process(target=_run, args=arguments, daemon=True)  # type: ignore[attr-defined]
+            process.start()
+            at_work[link] = process
             theirs.close()  # so that the end of the process is the end of the link
         return sum(_results(at_work, lambda: tell(int(shared.values[1:].sum()))))
     finally:

@@ -14,14 +14,14 @@ from autotune.data.archives._base import MANIFEST_NAME, sized
 from autotune.data.archives.disk_room import full_disk_told
 from autotune.data.archives.holding import building_lock, held
 from autotune.data.archives.listing import SHARDS
-from autotune.data.archives.pruning import remove_shards
+from autotune.data.archives.pruning import prune, remove_shards
 from autotune.data.archives.publishing import Job, make_room, patient, publish, ready
 from autotune.data.archives.shard_building import Builder
-from autotune.data.archives.shard_folder import PLAN_NAME, create_whole
-from autotune.data.archives.shard_plan import ShardPlan, plan_of
-from autotune.data.archives.shard_sealing import finished_shards, reopen, sealed
+from autotune.data.archives.shard_folder import PLAN_NAME, ShardFolder, create_whole
+from autotune.data.archives.shard_plan import Sharding, ShardPlan, plan_of
+from autotune.data.archives.shard_sealing import before_repair, finished_shards, reopen, sealed
 from autotune.data.randomness import refuse_random, refuse_unlike_stages
-from autotune.errors import ArchiveDamagedError, ArchiveMissingError, ArchiveStaleError, CapacityError, SpecError
+from autotune.errors import ArchiveDamagedError, ArchiveMissingError, ArchiveStaleError, SpecError
 
 _logger = logging.getLogger(__name__)
 _Opened = TypeVar("_Opened")
@@ -56,15 +56,14 @@ def build_together(job: Job, found: Callable[[], _Opened | None], built: Callabl
             opened = found()
             if opened is not None:
                 return opened
-            plan = _joined(job)
-            stack.enter_context(held(shards_folder(job.directory) / PLAN_NAME))
-        builder = Builder.of(job.source, shards_folder(job.directory), plan, job.sharding)
+            builder = _taking_part(job, stack)
         while True:
             with _gone_when_published(builder):
                 builder.build_missing(workers=job.workers, progress=job.progress)
             with patient(building_lock(job.directory)):
                 if _is_published(job, builder, started_s):
                     return built(time.monotonic() - started_s)
+                builder = _taking_part(job, stack)  # which knows of no shard that was damaged since
 
 
 def shards_folder(directory: Path) -> Path:
@@ -78,6 +77,13 @@ def plan_there(directory: Path) -> ShardPlan | None:
         return ShardPlan.from_json((shards_folder(directory) / PLAN_NAME).read_bytes())
     except (OSError, SpecError):
         return None
+
+
+def _taking_part(job: Job, stack: ExitStack) -> Builder:
+    """Give the builder of what is missing, seen to be at work until the stack is closed; the caller holds the lock."""
+    folder, plan = shards_folder(job.directory), _joined(job)
+    stack.enter_context(held(folder / PLAN_NAME))
+    return Builder.of(job.source, folder, plan, job.sharding)
 
 
 def _joined(job: Job) -> ShardPlan:
@@ -94,15 +100,24 @@ def _joined(job: Job) -> ShardPlan:
         plan = None
     if plan is None:
         return _begun(job, folder)
-    asked = job.sharding.shard_samples
+    check_shard_size(plan, folder, job.sharding)
+    make_room(job, folder)
+    _logger.info("going on with the shards of %s", folder)
+    return plan
+
+
+def check_shard_size(plan: ShardPlan, folder: Path, sharding: Sharding) -> None:
+    """Refuse to go on with shards of another size than is asked for.
+
+    Raises:
+        SpecError: They have another size.
+    """
+    asked = sharding.shard_samples
     if asked is not None and min(asked, plan.count) != plan.shard_samples:
         raise SpecError(
             f"shards of {plan.shard_samples} samples are being built in {folder}, got {asked}; give that size or none "
             "to go on with them, or begin anew after `autotune archive remove --unfinished`"
         )
-    make_room(job, folder)
-    _logger.info("going on with the shards of %s", folder)
-    return plan
 
 
 def _begun(job: Job, folder: Path) -> ShardPlan:
@@ -131,19 +146,41 @@ def _is_published(job: Job, builder: Builder, started_s: float) -> bool:
     folder = builder.folder
     if not folder.directory.exists():
         raise ArchiveMissingError(f"the archive {job.directory} was removed while it was built; build it again")
-    written_s = sum(shard.took_s for shard in finished_shards(folder).values())
-    alone_s = written_s / max(1, job.workers) / job.sharding.world_size  # what was gone on with has cost time too
     try:
-        manifest = sealed(job.source, folder)
-        ready(job, folder.directory, manifest, build_s=max(time.monotonic() - started_s, alone_s))
+        _check_limit(job, folder)
+        build_s = max(time.monotonic() - started_s, _others_s(job, folder))
+        ready(job, folder.directory, sealed(job.source, folder), build_s=build_s)
     except ArchiveDamagedError as error:
         _logger.warning("building shards again: %s", error)
         return False
-    except (ArchiveStaleError, CapacityError):
+    except ArchiveStaleError:
         shutil.rmtree(folder.directory, ignore_errors=True)
         raise
     publish(job, folder.directory)
     return True
+
+
+def _check_limit(job: Job, folder: ShardFolder) -> None:
+    """Make room for what turned out to be larger than estimated, while the shards can still be gone on with.
+
+    Raises:
+        CapacityError: The limit has too little room.
+    """
+    if job.limit_bytes is not None:
+        needed = sum(shard.tar.size_bytes + shard.index.size_bytes for shard in finished_shards(folder).values())
+        prune(job.root, job.limit_bytes, job.keep, needed_bytes=needed, ignoring=folder.directory)
+
+
+def _others_s(job: Job, folder: ShardFolder) -> float:
+    """Give the seconds that an archive takes by what its shards took, and by what it took before it was damaged.
+
+    Raises:
+        ArchiveStaleError: The latter cannot be read, nor can repaired shards be compared then.
+    """
+    written_s = sum(shard.took_s for shard in finished_shards(folder).values())
+    alone_s = written_s / max(1, job.workers) / job.sharding.world_size  # what was gone on with has cost time too
+    before = before_repair(folder.directory)
+    return max(alone_s, 0.0 if before is None else before.build_s)
 
 
 @contextmanager

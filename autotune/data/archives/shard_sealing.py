@@ -23,7 +23,7 @@ from autotune.data.archives.shard_plan import plan_in
 from autotune.data.archives.tar import INDEX_NAME
 from autotune.data.archives.tar_index import TarIndex
 from autotune.data.archives.tar_index_parts import joined, of_file
-from autotune.errors import ArchiveDamagedError, ArchiveError, ArchiveStaleError
+from autotune.errors import ArchiveDamagedError, ArchiveError, ArchiveStaleError, SpecError
 
 _REPAIRED_NAME = "repaired.json"
 """The manifest of an archive of which damaged shards are built again."""
@@ -48,7 +48,8 @@ def sealed(source: Dataset[Any], folder: ShardFolder) -> Manifest:
     (directory / PLAN_NAME).unlink(missing_ok=True)
     for path in directory.iterdir():
         if path.name not in files and path.name != MANIFEST_NAME:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # NFS renames a plan that builders hold to `.nfs...`, which goes when they let go
+                path.unlink()
     return manifest
 
 
@@ -56,6 +57,24 @@ def finished_shards(folder: ShardFolder) -> dict[int, FinishedShard]:
     """Give what is noted of the finished shards, by number."""
     found = {number: folder.finished(number) for number in range(folder.plan.shards)}
     return {number: shard for number, shard in found.items() if shard is not None}
+
+
+def before_repair(directory: Path) -> Manifest | None:
+    """Give the manifest of a damaged archive whose shards are gone on with; None where there was none.
+
+    Raises:
+        ArchiveStaleError: It cannot be read, so that nobody knows what its shards have to be.
+    """
+    path = directory / _REPAIRED_NAME
+    try:
+        return Manifest.from_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except SpecError as error:
+        raise ArchiveStaleError(
+            f"{path}, by which shards of a damaged archive are compared, cannot be read ({error}); nothing of them is "
+            "kept: build the archive again"
+        ) from error
 
 
 def reopen(directory: Path, *, refused: bool) -> bool:
@@ -102,9 +121,8 @@ def _whole_index(directory: Path, manifest: Manifest) -> TarIndex | None:
 
 def _check_repaired(directory: Path, files: dict[str, StoredFile]) -> None:
     """Refuse shards beside older ones where one that was built again differs from what it had been."""
-    try:
-        before = Manifest.from_json((directory / _REPAIRED_NAME).read_bytes())
-    except FileNotFoundError:
+    before = before_repair(directory)
+    if before is None:
         return
     changed = [name for name, entry in files.items() if before.files.get(name, entry) != entry]
     if changed:

@@ -1,4 +1,4 @@
-"""One shard written, checked and finished; and a source that is watched while it is read."""
+"""One shard written and checked; and a source that is watched while it is read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 from torch.utils.data import Dataset
 
 from autotune.data.archives._base import HashedFile, StoredFile
-from autotune.data.archives.shard_folder import FinishedShard, ShardFolder, WrittenShard, sha256_of
+from autotune.data.archives.shard_folder import ShardFolder, WrittenShard, sha256_of
 from autotune.data.archives.shard_plan import ShardPlan
 from autotune.data.archives.tar_index import IndexBuilder, IndexedBlock
 from autotune.data.archives.tar_writer import append_members, end_of_tar, stored_parts
 from autotune.data.fingerprint import source_fingerprint
-from autotune.data.stages import apart
 from autotune.errors import ArchiveDamagedError, ArchiveStaleError
 
 _WATCHED_SHARE = 0.05
@@ -59,37 +58,7 @@ class SourceWatch:
         self._cost_s = self._checked_s - started_s
 
 
-def build_shard(source: Dataset[Any], plan: ShardPlan, number: int, directory: Path) -> FinishedShard:
-    """Build one shard of an archive, whoever else builds others in the folder.
-
-    What it writes follows from source, plan and number alone, so doing it twice, or twice at once, does no harm.
-
-    Args:
-        source: The dataset.
-        plan: The shards of the archive.
-        number: Number of the shard.
-        directory: Folder in which the archive is built.
-
-    Raises:
-        ArchiveStaleError: The source is not the one of the plan, or changed meanwhile.
-        ArchiveError: A sample cannot be stored.
-    """
-    folder, watch = ShardFolder(directory, plan), SourceWatch(source, plan)
-    found = folder.finished(number)
-    if found is not None:
-        return found
-    written = write_shard(apart(source), folder, number)
-    try:
-        watch.check()
-        return folder.finish(written)
-    except BaseException:
-        written.part.unlink(missing_ok=True)
-        raise
-
-
-def write_shard(
-    source: Dataset[Any], folder: ShardFolder, number: int, told: Callable[[], None] | None = None
-) -> WrittenShard:
+def write_shard(source: Dataset[Any], folder: ShardFolder, number: int, told: Callable[[], None]) -> WrittenShard:
     """Write one shard under a temporary name, safe on disk and read back; nothing is left of one that fails.
 
     Args:
@@ -109,8 +78,7 @@ def write_shard(
             for block in _blocks(source, folder.plan, number):
                 index.add(0, file.size_bytes, block.entry)
                 file.write(block.data)
-                if told is not None:
-                    told()
+                told()
             file.write(end_of_tar(None))
         _check_written(part, file.entry)
     except BaseException:

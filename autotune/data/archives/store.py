@@ -108,7 +108,7 @@ def open_or_build(
     source = apart(dataset)
     found = _found(dataset, source, directory, may_build=build)
     if found is not None:
-        _check_shards(found, sharding)
+        check_shards(found.manifest, directory, sharding)
         return found
     job = Job(
         source=apart(stored), directory=directory, name=config.archive, stored=stored_form(config), progress=progress,
@@ -120,7 +120,7 @@ def open_or_build(
         lambda: _usable(dataset, source, directory),
         lambda build_s: _opened(dataset, source, directory, build_s=build_s),
     )
-    _check_shards(made, sharding)
+    check_shards(made.manifest, directory, sharding)
     return made
 
 
@@ -141,12 +141,16 @@ def place_of_archive(dataset: Dataset[Any], config: LoaderConfig, root: Path) ->
     return stored, root / _fingerprint(stored) / f"{config.archive}-{form}"
 
 
-def _check_shards(opened: OpenedArchive, sharding: Sharding | None) -> None:
-    """Refuse an archive whose shards have another size than is asked for."""
-    asked, manifest = sharding and sharding.shard_samples, opened.manifest
+def check_shards(manifest: Manifest | None, directory: Path, sharding: Sharding | None) -> None:
+    """Refuse an archive whose shards have another size than is asked for.
+
+    Raises:
+        SpecError: They have.
+    """
+    asked = sharding and sharding.shard_samples
     if asked and manifest is not None and min(asked, manifest.count) != manifest.shard_samples:
         raise SpecError(
-            f"the archive {opened.directory} has shards of {manifest.shard_samples} samples, got {asked}; ask for no "
+            f"the archive {directory} has shards of {manifest.shard_samples} samples, got {asked}; ask for no "
             "size to use it, or remove it first"
         )
 

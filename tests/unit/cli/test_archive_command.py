@@ -9,6 +9,7 @@ from registry_values import decision_here
 from shard_builders import build_partly
 
 from autotune.cli import main
+from autotune.cli.archive_builders import usual_workers
 from autotune.data.archives.listing import list_archives
 from autotune.data.archives.store import open_or_build
 from autotune.data.datasets.factories import forest_gaps
@@ -166,8 +167,24 @@ def test_ranks_that_make_no_sense_exit_2(archive):
     for words in (["--rank", 1], ["--rank", 2, "--world-size", 2]):
         archive("build", "small.yaml", "--format", "webdataset", *words, code=2)
         assert "rank" in archive.err
-    archive("build", "small.yaml", "--format", "npy", "--shard-size", 5, code=2)
-    assert "come in shards" in archive.err
+    for words in (["--shard-size", 5], ["--rank", 0, "--world-size", 2]):
+        archive("build", "small.yaml", "--format", "npy", *words, code=2)
+        assert "come in shards" in archive.err
+
+
+@pytest.mark.parametrize(
+    ("cpus", "environ", "workers"),
+    [
+        (64, {}, 64),
+        (1, {}, 0),
+        (64, {"LOCAL_WORLD_SIZE": "8"}, 8),
+        (4, {"LOCAL_WORLD_SIZE": "8"}, 0),
+        (64, {"SLURM_STEP_NUM_TASKS": "7", "SLURM_STEP_NUM_NODES": "2", "SLURM_CPUS_ON_NODE": "64"}, 16),
+        (16, {"SLURM_STEP_NUM_TASKS": "7", "SLURM_STEP_NUM_NODES": "2", "SLURM_CPUS_ON_NODE": "64"}, 16),
+    ],
+)
+def test_builders_on_one_machine_divide_its_cpus_unless_each_has_its_own(cpus, environ, workers):
+    assert usual_workers(cpus, environ=environ) == workers
 
 
 def test_builders_share_the_machine(archive):

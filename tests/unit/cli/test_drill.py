@@ -54,7 +54,12 @@ def test_a_broken_promise_ends_with_1(drilled, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"), [(["--drill", "--row", "4"], "got --row 4"), (["--row", "28"], "add --drill")]
+    ("words", "told"),
+    [
+        (["--drill", "--row", "4"], "got --row 4"),
+        (["--row", "28"], "add --drill"),
+        (["--drill", "--home", "here"], "got --home here"),
+    ],
 )
 def test_wrong_use_ends_with_2(drilled, words, told):
     code, _, err = drilled(*words)

@@ -1,9 +1,12 @@
 """Archives built shard by shard: by several builders, gone on with, repaired, and the same whoever builds them."""
 
+import errno
 import os
 import random
 import signal
 import time
+from multiprocessing.context import ForkProcess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,23 +16,31 @@ from shard_builders import WEB, build_partly, ended, notes, shards_under_way, st
 from torch.utils.data import Dataset
 
 from autotune.data.archives import FORMATS
+from autotune.data.archives._base import read_manifest
 from autotune.data.archives.build_preview import preview
 from autotune.data.archives.checking import verify
+from autotune.data.archives.estimating import estimated_bytes
 from autotune.data.archives.listing import list_archives
 from autotune.data.archives.pruning import prune, sweep
 from autotune.data.archives.shard_building import Builder
+from autotune.data.archives.shard_folder import ShardFolder
+from autotune.data.archives.shard_listing import list_unfinished
 from autotune.data.archives.shard_plan import Sharding, plan_of
 from autotune.data.archives.shard_sealing import sealed
-from autotune.data.archives.shard_writing import build_shard
 from autotune.data.archives.store import open_or_build
 from autotune.data.facts import samples_equal
-from autotune.errors import ArchiveError, ArchiveStaleError, CapacityError, SampleError, SpecError
+from autotune.data.randomness import probe_places
+from autotune.errors import ArchiveError, ArchiveStaleError, CapacityError, RandomSamplesError, SampleError, SpecError
 
 FIVE = Sharding(shard_samples=5)
 
 
 def build(dataset, root, sharding=FIVE, **settings):
     return open_or_build(dataset, WEB, root, sharding=sharding, **settings)
+
+
+def untold():
+    """Hear of a sample that was written."""
 
 
 def holds(opened, dataset):
@@ -43,9 +54,9 @@ def test_shards_built_alone_in_any_order_are_those_of_a_plain_build(tmp_path):
     plan = plan_of(dataset, ("webdataset", "decoded"), 5)
     numbers = list(range(plan.shards))
     random.Random(1).shuffle(numbers)
-    for number in numbers:
-        assert build_shard(dataset, plan, number, folder) == build_shard(dataset, plan, number, folder)
     builder = Builder.of(dataset, folder, plan, Sharding())
+    for number in numbers:
+        assert [builder.build_free([number], untold) for _ in range(2)] == [1, 0]
     assert builder.build_missing() == 0
     manifest = sealed(dataset, builder.folder)
     opened = build(dataset, tmp_path / "plain")
@@ -53,6 +64,15 @@ def test_shards_built_alone_in_any_order_are_those_of_a_plain_build(tmp_path):
     assert manifest.shard_samples == opened.manifest.shard_samples == 5
     assert sorted(path.name for path in folder.iterdir()) == sorted([*manifest.files, "manifest.json"])
     assert len(FORMATS["webdataset"].open(folder)) == 23
+
+
+@pytest.mark.fault
+def test_what_cannot_be_removed_beside_finished_shards_stops_no_archive(tmp_path):
+    build_partly(MixedDataset(), tmp_path, 20, shard_samples=5)
+    (shards_under_way(tmp_path) / ".nfs0001").mkdir()  # as little to be unlinked as an open file that NFS renamed
+    opened = build(MixedDataset(), tmp_path)
+    assert verify(opened.directory, full=True) == opened.manifest
+    assert holds(opened, MixedDataset())
 
 
 def test_processes_and_builders_give_the_same_bytes_without_double_work(tmp_path):
@@ -78,6 +98,28 @@ def test_processes_and_builders_give_the_same_bytes_without_double_work(tmp_path
     assert sum(built) == plan.shards
     assert all(built), "each of them must have built some, or this test shows nothing"
     assert sealed(dataset, Builder.of(dataset, folder, plan, Sharding()).folder).files == reference
+
+
+@pytest.mark.fault(24)
+@pytest.mark.parametrize("what", ["tar", "index", "json"])
+def test_a_builder_frozen_while_it_finished_harms_no_shard_of_the_one_that_took_over(what, tmp_path, monkeypatch):
+    dataset, plan = MixedDataset(), plan_of(MixedDataset(), ("webdataset", "decoded"), 5)
+    reference = build(dataset, tmp_path / "plain").manifest.files
+    folder, built, replace = tmp_path / "shards", [], Path.replace
+    folder.mkdir()
+
+    def replaced_late(path, target):
+        if path.name.startswith(f"shard-000000.{what}.part-") and not built:
+            built.append(0)
+            built.append(Builder.of(dataset, folder, plan, Sharding(lease_s=0.05)).build_missing())
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", replaced_late)
+    frozen = Builder.of(dataset, folder, plan, Sharding())
+    frozen.build_missing()
+    assert built == [0, plan.shards], "the other one has to take the shard over, or this test shows nothing"
+    assert sealed(dataset, ShardFolder(folder, plan)).files == reference
+    assert all((folder / name).exists() for name in reference)
 
 
 class Counting(MixedDataset):
@@ -150,6 +192,22 @@ def test_a_process_that_fails_ends_the_build_and_finished_shards_are_kept(kill, 
     assert holds(build(FailingProcess(os.getpid()), tmp_path), MixedDataset())
 
 
+@pytest.mark.fault
+def test_a_process_that_cannot_be_started_is_told_with_its_reason(tmp_path, monkeypatch):
+    started, start = [], ForkProcess.start
+
+    def start_once(process):
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(ForkProcess, "start", start_once)
+    with pytest.raises(BlockingIOError, match="no more processes"):
+        build(MixedDataset(), tmp_path, workers=2)
+    assert not started[0].is_alive()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_source_that_changes_between_shards_is_refused(workers, tmp_path):
     paths = write_files(tmp_path / "source", 12)
@@ -157,12 +215,13 @@ def test_a_source_that_changes_between_shards_is_refused(workers, tmp_path):
     folder = tmp_path / "shards"
     folder.mkdir()
     plan = plan_of(dataset, ("webdataset", "decoded"), 3)
-    build_shard(dataset, plan, 0, folder)
+    builder = Builder.of(dataset, folder, plan, Sharding())
+    assert builder.build_free([0], untold) == 1
     os.utime(paths[7], ns=(1, 1))
     with pytest.raises(ArchiveStaleError, match="changed while shards"):
-        build_shard(dataset, plan, 1, folder)
+        builder.build_free([1], untold)
     with pytest.raises(ArchiveStaleError, match="changed while shards"):
-        Builder.of(dataset, folder, plan, Sharding()).build_missing(workers=workers)
+        builder.build_missing(workers=workers)
     assert sorted(path.name for path in folder.glob("*.tar")) == ["shard-000000.tar"]
     assert not list(folder.glob("*.part-*"))
 
@@ -198,8 +257,11 @@ def test_a_damaged_shard_is_built_again_alone(how, tmp_path):
     del opened
     damage(hurt) if how == "flip" else hurt.unlink()
     log.write_text("")
+    manifest = read_manifest(directory)
+    (directory / "manifest.json").write_text(manifest.replace(build_s=1000.0).to_json())
     opened = build(dataset, tmp_path / "archives")
     assert opened.build_s > 0
+    assert opened.manifest.build_s == 1000, "what the archive costs is not what its repair has cost"
     assert opened.manifest.files == files
     assert verify(directory, full=True).files == files
     reads = np.bincount([int(line) for line in log.read_text().split()], minlength=23)
@@ -209,6 +271,22 @@ def test_a_damaged_shard_is_built_again_alone(how, tmp_path):
     after = {name: (directory / name).stat().st_mtime_ns for name in before}
     assert [name for name in before if before[name] != after[name]] == ["shard-000002.tar"]
     assert sorted(path.name for path in directory.iterdir()) == sorted([*files, "manifest.json", "checked.json"])
+
+
+@pytest.mark.fault
+def test_a_shard_that_is_cut_after_it_was_finished_is_built_again_alone(tmp_path):
+    log, root, cut = tmp_path / "log", tmp_path / "archives", []
+
+    def cutting(done, total):
+        if done == total and not cut:
+            cut.append(shards_under_way(root) / "shard-000000.tar")
+            os.truncate(cut[0], 100)
+
+    opened = build(Counting(log), root, progress=cutting)
+    assert verify(opened.directory, full=True).files == build(MixedDataset(), tmp_path / "plain").manifest.files
+    reads = np.bincount([int(line) for line in log.read_text().split()], minlength=23)
+    assert (reads[:5] > 1).all()
+    assert (reads[5:] == 1).any(), "of whole shards only what is probed and compared is read again"
 
 
 @pytest.mark.fault
@@ -243,6 +321,19 @@ def test_a_repaired_shard_never_lies_beside_those_of_another_source(tmp_path, mo
         build(Secret(), tmp_path)
     assert list_archives(tmp_path) == ()
     assert holds(build(Secret(), tmp_path), Secret())
+
+
+@pytest.mark.fault
+def test_a_repair_of_which_nobody_knows_what_it_has_to_give_begins_anew(tmp_path):
+    directory = build(MixedDataset(), tmp_path).directory
+    damage(directory / "shard-000000.tar")
+    damage(directory / "shard-000001.tar")
+    build_partly(MixedDataset(), tmp_path, 18)
+    (shards_under_way(tmp_path) / "repaired.json").write_bytes(bytes(100))
+    with pytest.raises(ArchiveStaleError, match=r"repaired\.json.*cannot be read"):
+        build(MixedDataset(), tmp_path)
+    assert shards_under_way(tmp_path) is None
+    assert holds(build(MixedDataset(), tmp_path), MixedDataset())
 
 
 @pytest.mark.fault
@@ -292,6 +383,30 @@ def test_shards_make_room_unless_somebody_works_on_them(tmp_path):
     assert shards_under_way(tmp_path) is None
 
 
+class Underestimated(MixedDataset):
+    """Has small samples where the size of an archive is estimated, and large ones elsewhere."""
+
+    def fingerprint(self):
+        return "underestimated"
+
+    def __getitem__(self, index):
+        count = 1 if index in probe_places(self.count, 8, seed=1) else 20_000
+        return {**super().__getitem__(index), "more": torch.zeros(count)}
+
+
+@pytest.mark.fault(10)
+def test_shards_that_turn_out_too_large_for_the_limit_are_kept_for_a_higher_one(tmp_path):
+    dataset, seen = Underestimated(), []
+    limit_bytes = 4 * estimated_bytes(dataset, "webdataset", "decoded")
+    with pytest.raises(CapacityError):
+        build(dataset, tmp_path, limit_bytes=limit_bytes)
+    assert len(notes(tmp_path)) == 5
+    assert list_archives(tmp_path) == ()
+    opened = build(dataset, tmp_path, limit_bytes=100 * limit_bytes, progress=lambda done, _: seen.append(done))
+    assert seen == [23], "no sample is written again"
+    assert holds(opened, dataset)
+
+
 class NoSamples(Dataset):
     """Has samples that no archive can hold."""
 
@@ -316,7 +431,36 @@ def test_a_preview_writes_nothing_and_knows_what_is_finished(tmp_path):
     assert (found.plan.shards, found.finished, found.is_there, found.count) == (5, 0, False, 23)
     assert not list(tmp_path.iterdir())
     build_partly(MixedDataset(), tmp_path, 20, shard_samples=5)
+    (shards_under_way(tmp_path) / "shard-000001.tar").unlink()  # as one that a network file system does not show yet
     assert preview(MixedDataset(), WEB, tmp_path, Sharding()).finished == 3
+    assert [one.finished for one in list_unfinished(tmp_path)] == [3]
+    assert len(notes(tmp_path)) == 3, "who only looks removes nothing"
     opened = build(MixedDataset(), tmp_path)
     found = preview(MixedDataset(), WEB, tmp_path, Sharding())
     assert (found.is_there, found.size_bytes) == (True, opened.size_bytes)
+    directory = opened.directory
+    del opened
+    (directory / "shard-000001.tar").unlink()
+    found = preview(MixedDataset(), WEB, tmp_path, Sharding())
+    assert not found.is_there
+    assert "shard-000001.tar is missing" in found.damaged
+
+
+class Drawing(MixedDataset):
+    """Has random samples."""
+
+    def __getitem__(self, index):
+        return {**super().__getitem__(index), "drawn": random.random()}
+
+
+def test_a_preview_refuses_what_the_build_refuses(tmp_path):
+    with pytest.raises(SpecError, match="come in shards"):
+        preview(MixedDataset(), WEB.replace(archive="npy"), tmp_path, FIVE)
+    with pytest.raises(RandomSamplesError):
+        preview(Drawing(), WEB, tmp_path, FIVE)
+    build_partly(MixedDataset(), tmp_path, 20, shard_samples=5)
+    with pytest.raises(SpecError, match="of 5 samples are being built"):
+        preview(MixedDataset(), WEB, tmp_path, Sharding(shard_samples=7))
+    build(MixedDataset(), tmp_path)
+    with pytest.raises(SpecError, match="has shards of 5 samples, got 7"):
+        preview(MixedDataset(), WEB, tmp_path, Sharding(shard_samples=7))

@@ -1,7 +1,9 @@
 """Drills can fail: where a promise is broken, or what guards it is gone, they say so."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +42,16 @@ def test_a_drill_tells_when_a_killed_worker_is_not_tried_again(monkeypatch):
     monkeypatch.setattr(local, "RETRY_LIMIT", 0)
     result = run_drill(BY_ROW[1])
     assert (result.state, result.happened) == ("broken", "2 attempts were to be made, got 1")
+
+
+@pytest.mark.slow
+def test_a_drill_tells_what_a_killed_trial_left_in_shared_memory(monkeypatch):
+    monkeypatch.setattr(local, "remove_shared_memory", lambda pids: [])
+    result = run_drill(BY_ROW[3])
+    left = re.findall(r"/dev/shm/torch_\d+_1_0", result.happened)
+    for path in left:
+        Path(path).unlink()
+    assert (result.state, len(left)) == ("broken", 2)
 
 
 def test_any_error_and_any_process_that_is_left_is_a_broken_promise(monkeypatch):

@@ -26,7 +26,7 @@ def test_another_machine_class_is_told_as_a_prior_and_not_served(tmp_path):
     assert f"study 's' found {config.label()}, 2.00 times the PyTorch default on {there.machine_class}" in prior
     assert "(similarity 0.87: " in prior
     assert f"{here.cpu_count} instead of {there.cpu_count} CPUs" in prior
-    assert prior.endswith("a study here measures it first, and until then it is not served")
+    assert prior.endswith("a study here may begin with it, adapted to this machine, and until then it is not served")
 
 
 def test_an_answer_needs_no_prior_and_what_is_too_far_is_none(tmp_path):

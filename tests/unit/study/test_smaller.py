@@ -7,7 +7,9 @@ from study_records import MACHINE, measurement
 
 from autotune.advice import smaller_machine_text
 from autotune.constants import DATA_WAIT_TARGET_SHARE
+from autotune.errors import NoMachineError
 from autotune.spec import ArchiveUse, LoaderConfig, MemoryUse
+from autotune.study.earlier import interrupted_records
 from autotune.study.smaller import Need, feeding, is_ample, tries
 from autotune.trial.replay import ReplayRunner
 from autotune.units import MIB
@@ -24,15 +26,19 @@ class Machine(ReplayRunner):
     """Answers as a machine of four CPUs does whose configurations take known CPU time: what is missing is waited for.
 
     Plain files take `files_cpus` to keep up with the consumer, an archive a fifth of it and 30 MiB. Under a limit,
-    which is seen as `limit`, the consumer waits for a share of `friction` more.
+    which is seen as `limit`, the consumer waits for a share of `friction` more with plain files, or the run is ended
+    by `interruption`.
     """
 
     files_cpus = 2.5
     wait_share = 0.01
     friction = 0.0
     limit = "cgroup_quota"
+    interruption = None
 
     def run(self, request):
+        if request.cpus and self.interruption is not None:
+            raise self.interruption
         record = super().run(request.replace(cpus=None))
         if record.measurement is None:
             return record
@@ -40,7 +46,7 @@ class Machine(ReplayRunner):
         wanted = self.files_cpus * (0.2 if archived else 1.0)
         got = min(wanted, request.cpus or 4)
         (window, *_), rate = record.measurement.windows, record.measurement.samples_per_s * got / wanted
-        lost = self.friction if request.cpus else 0.0
+        lost = self.friction if request.cpus and not archived else 0.0
         wait_share = max(self.wait_share, 1 - got / wanted) + lost
         changes = {
             "samples_per_s": rate,
@@ -99,15 +105,44 @@ def test_cpus_that_turn_out_too_few_are_said_and_the_next_number_is_tried(bench_
     found = bench.run().smaller
     assert limited(bench) == [2, 3]
     assert (found.cpus, found.state, found.too_few) == (3, "verified", 2)
-    assert "with 2 it waited for 7%" in smaller_machine_text(*bench.store.decisions("s"))
+    told = f"in a run with 2 CPUs and {found.too_few_config.label()} the consumer waited for 7.3%"
+    assert told in smaller_machine_text(*bench.store.decisions("s"))
 
 
-def test_all_cpus_are_needed_where_fewer_cannot_do_or_do_not(bench_of):
-    bench = bench_of(files_cpus=3.9)
+def test_cpus_are_too_few_only_where_the_configuration_that_needs_least_of_them_does_not_do_either(bench_of):
+    bench = bench_of({"archive": ["files", "npy"]}, files_cpus=0.88, friction=0.06)
     found = bench.run().smaller
-    assert limited(bench) == []
-    assert (found.cpus, found.state, found.too_few) == (4, "verified", None)
-    assert "all 4 CPUs here are needed" in smaller_machine_text(*bench.store.decisions("s"))
+    assert limited(bench) == [1, 1], "plain files take fewer bytes and wait, the archive keeps the consumer fed"
+    assert (found.cpus, found.state, found.config.archive, found.too_few) == (1, "verified", "npy", None)
+
+
+@pytest.mark.parametrize(
+    ("files_cpus", "tried", "state", "told"),
+    [
+        (3.9, [], "predicted", "predicted from that CPU time, not verified by a run"),
+        (3.05, [3], "verified", "in a run with 3 CPUs and"),
+    ],
+)
+def test_that_all_cpus_are_needed_is_predicted_unless_one_less_was_seen_not_to_do(
+    files_cpus, tried, state, told, bench_of
+):
+    bench = bench_of(files_cpus=files_cpus, friction=0.06)
+    found = bench.run().smaller
+    assert limited(bench) == tried
+    assert (found.cpus, found.state, found.too_few) == (4, state, max(tried, default=None))
+    text = smaller_machine_text(*bench.store.decisions("s"))
+    assert "all 4 CPUs here are needed" in text
+    assert told in text
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), NoMachineError("the last node went")])
+def test_a_decision_outlives_what_interrupts_the_runs_with_fewer_cpus(interruption, bench_of):
+    bench = bench_of(interruption=interruption)
+    with pytest.raises(type(interruption)):
+        bench.run()
+    (decision,) = bench.store.decisions("s")
+    assert (decision.smaller.cpus, decision.smaller.state) == (3, "predicted")
+    assert interrupted_records(bench.setting) == [], "the next run begins anew"
 
 
 def test_where_a_quota_cannot_be_had_the_answer_says_affinity(bench_of):
@@ -151,15 +186,18 @@ def test_numbers_of_cpus_grow_from_the_fewest_that_can_do_and_bytes_decide_among
     needs = [
         _need(LoaderConfig(num_workers=place), busy_cpus=load, host=host) for place, (load, host) in enumerate(loads)
     ]
-    found = dict(tries(needs, of_cpus))
-    least = min(load for load, _ in loads) * (1 - DATA_WAIT_TARGET_SHARE)
-    assert list(found) == [cpus for cpus in range(1, of_cpus) if least <= cpus]
-    for cpus, chosen in found.items():
+    found = list(tries(needs, of_cpus))
+    least = min(load for load, _ in loads)
+    numbers = [cpus for cpus in range(1, of_cpus) if least * (1 - DATA_WAIT_TARGET_SHARE) <= cpus]
+    assert list(dict.fromkeys(cpus for cpus, _ in found)) == numbers
+    assert [cpus for cpus, _ in found] == sorted(cpus for cpus, _ in found)
+    for cpus in numbers:
+        chosen = [need for number, need in found if number == cpus]
         ample = [need for need in needs if is_ample(cpus, need)]
         if ample:
-            assert chosen.order == min(need.order for need in ample)
-        else:
-            assert chosen.busy_cpus == min(need.busy_cpus for need in needs)
+            assert chosen[0].order == min(need.order for need in ample)
+        assert chosen[-1].busy_cpus == least, "only then more CPUs are tried"
+        assert len({need.config for need in chosen}) == len(chosen)
 
 
 def _need(config, *, busy_cpus=1.0, rate=100.0, host=0):
