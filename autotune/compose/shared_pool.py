@@ -201,11 +201,16 @@ class SharedPool:
 
 
 def _given_up(order: TrialOrder, study: str) -> OrderAnswer:
-    """Answer an order that too many machines were lost over: it is what ends them."""
+    """Answer an order that too many machines were lost over: it is what ends them, as far as one request alone can be.
+
+    Of several nobody knows which one does, if any: machines are also taken away. Their block goes without a reading.
+    """
+    alone = len(order.requests) == 1
+    what = "it" if alone else f"it and {len(order.requests) - 1} others in turn"
     failure = Failure(
-        kind="crashed",
+        kind="crashed" if alone else "senseless",
         phase="start",
-        message=f"machines were lost one after another while they measured it for {study}; it is not tried again",
+        message=f"machines were lost one after another while they measured {what} for {study}; it is not tried again",
     )
     if order.task == "probe":
         return OrderAnswer(failure=failure)

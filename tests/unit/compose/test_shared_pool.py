@@ -13,6 +13,7 @@ from autotune.compose import SharingTimes
 from autotune.compose.shared_pool import SharedPool
 from autotune.errors import NoMachineError, RegistryError
 from autotune.registry import open_registry, order_rows
+from autotune.study.race import disqualifies
 from autotune.trial import TrialPool
 from autotune.trial.replay import ReplayRunner
 
@@ -86,14 +87,17 @@ def test_without_a_machine_for_too_long_it_ends_with_a_way_out(registry):
     pool.close()
 
 
-def test_an_order_that_machines_are_lost_over_is_a_crash_of_each_configuration(registry, pool):
+@pytest.mark.parametrize(("requests", "blamed"), [(1, True), (2, False)])
+def test_an_order_that_machines_are_lost_over_is_blamed_on_a_configuration_that_was_measured_alone(
+    registry, pool, requests, blamed
+):
     machine = joined(registry)
-    future = pool.submit([request_of(config) for config in CONFIGS[:2]])
+    future = pool.submit([request_of(config) for config in CONFIGS[:requests]])
     for _ in range(order_rows.ATTEMPTS_MAX):
         assert registry.claim_order(machine, 0.0) is not None
     records = future.result(30)
-    assert [record.config for record in records] == CONFIGS[:2]
-    assert {record.failure.kind for record in records} == {"crashed"}
+    assert [record.config for record in records] == CONFIGS[:requests]
+    assert [disqualifies(record) for record in records] == [blamed] * requests
     assert "lost one after another" in records[0].failure.message
 
 
