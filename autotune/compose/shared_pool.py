@@ -167,11 +167,20 @@ class SharedPool:
             keys = list(self._pending)
         if not keys:
             return
-        for key, answer in self._board.settled_orders(keys).items():
+        for key, answer in self._final(keys).items():
             with self._guard:
                 found = self._pending.pop(key, None)
             if found is not None:
                 found[1].set_result(answer or _given_up(found[0], self._study.name))
+
+    def _final(self, keys: Collection[str]) -> Mapping[str, OrderAnswer | None]:
+        """Give what orders came to; one that is given up is withdrawn, so that no late answer is taken for kept."""
+        found = self._board.settled_orders(keys)
+        given_up = [key for key, answer in found.items() if answer is None]
+        if not given_up:
+            return found
+        self._board.withdraw_orders(given_up)
+        return {**found, **self._board.settled_orders(given_up)}  # what was answered just before that counts
 
     def _check_present(self) -> None:
         """Refuse to wait for machines for ever.
