@@ -45,12 +45,12 @@ def tune_shared(
         times: How long it waits.
 
     Returns:
-        How it ended for each class of machines that took part, in the order in which they began.
+        How it ended for each class of machines that was decided, in the order in which they began.
 
     Raises:
         SpecError: The study cannot be shared, or the registry cannot be reached by others.
         MachineBusyError: Somebody else drives the study, or another job holds this machine.
-        NoMachineError: No machine joined in time, or none was left.
+        NoMachineError: No machine joined in time, or none was left in any class.
     """
     check_shareable(spec)
     check_storage(at)
