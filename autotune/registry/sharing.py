@@ -110,15 +110,13 @@ class Sharing(Transactions):
         self._write(lambda connection: sharing_rows.stay(connection, worker, _us(life_s)))
 
     def claim_order(self, machine: StudyMachine, life_s: float) -> TrialClaim | None:
-        """Take the order that waits longest for a machine of this class; None where none does.
+        """Take the order that waits longest for a machine of this class; None where none does, or its run is over.
 
         The machine counts as taking part for as long as the claim lives.
         """
 
         def work(connection: Connection) -> tuple[str, int] | None:
-            taken = order_rows.claim(
-                connection, machine.study, machine.machine_class, worker=machine.key, life_us=_us(life_s)
-            )
+            taken = order_rows.claim(connection, machine, _us(life_s))
             if taken is not None:
                 sharing_rows.stay(connection, machine.key, _us(life_s))
             return taken
@@ -132,8 +130,10 @@ class Sharing(Transactions):
         """Have a claim, and the machine's presence, end later; False where the claim was lost."""
 
         def work(connection: Connection) -> bool:
-            sharing_rows.stay(connection, claim.worker, _us(life_s))
-            return order_rows.renew(connection, claim.order.key, claim.token, _us(life_s))
+            kept = order_rows.renew(connection, claim.order.key, claim.token, _us(life_s))
+            if kept:  # else it may have left meanwhile: a renewal waits for long where the database is away
+                sharing_rows.stay(connection, claim.worker, _us(life_s))
+            return kept
 
         return self._write(work)
 

@@ -188,6 +188,26 @@ def test_a_machine_counts_as_there_while_it_measures(registry, tmp_path):
     assert registry.machines_present("s", "r") == {one.machine_class: 1}
 
 
+def test_a_renewal_that_comes_after_the_answer_has_a_machine_that_left_count_no_more(registry, tmp_path):
+    registry.share_study(SPEC, "r")
+    one, order = joined(registry), order_of(tmp_path, "a")
+    registry.place_order("s", one.machine_class, order)
+    claim = registry.claim_order(one, LIFE_S)
+    assert registry.answer_order(claim, answer_of(order))
+    registry.leave_study(one.key)
+    assert not registry.renew_claim(claim, LIFE_S)
+    assert registry.machines_present("s", "r") == {}
+
+
+def test_what_a_later_run_orders_is_for_those_alone_that_have_joined_it(registry, tmp_path):
+    registry.share_study(SPEC, "r")
+    one, order = joined(registry), order_of(tmp_path, "a")
+    registry.share_study(SPEC, "r2")
+    registry.place_order("s", one.machine_class, order)
+    assert registry.claim_order(one, LIFE_S) is None
+    assert registry.claim_order(joined(registry, run="r2"), LIFE_S).order == order
+
+
 def test_a_machine_counts_as_there_while_it_says_so(registry):
     registry.share_study(SPEC, "r")
     one, other = joined(registry), joined(registry)
@@ -237,7 +257,10 @@ def test_what_was_told_to_be_kept_is_there_however_often_drivers_take_over(postg
         def work(one):
             while not over.is_set():
                 claim = registry.claim_order(one, LIFE_S)
-                if claim is not None and registry.answer_order(claim, answer_of(claim.order)):
+                if claim is None:
+                    one = machine(run=registry.shared_study("s").run)
+                    registry.join_study(one, LIFE_S)
+                elif registry.answer_order(claim, answer_of(claim.order)):
                     kept.extend(request.key for request in claim.order.requests)
 
         threads = [threading.Thread(target=work, args=(one,)) for one in workers]
