@@ -99,7 +99,7 @@ def work(
     Raises:
         SpecError: The driver's study differs from this machine's.
         MachineBusyError: Another job holds this machine.
-        ConflictError: Machines of this class measure another dataset, or with other major versions.
+        ConflictError: Machines of this class would come to other results.
         DatasetError: The dataset cannot be read here.
         RegistryError: The database cannot be reached for too long.
     """

@@ -93,13 +93,10 @@ class Sharing(Transactions):
         spec = self._parse(StudySpec, row.body)
         return SharedStudy(name=row.name, run=row.run, spec=spec, ended=row.ended_us is not None, driven=driven)
 
-    def join_study(self, machine: StudyMachine, life_s: float) -> bool:
-        """Take part in a run; False where that is over.
-
-        Raises:
-            ConflictError: Machines of its class measure another dataset, or with other major versions.
-        """
-        return self._write(lambda connection: sharing_rows.join(connection, machine, _us(life_s)))
+    def join_study(self, machine: StudyMachine, life_s: float) -> StudyMachine | None:
+        """Take part in a run; give the machine of its class that joined first, None where the run is over."""
+        body = self._write(lambda connection: sharing_rows.join(connection, machine, _us(life_s)))
+        return None if body is None else self._parse(StudyMachine, body)
 
     def leave_study(self, worker: str) -> None:
         """Take no further part."""

@@ -7,7 +7,6 @@ import pytest
 from registry_values import record
 from trial_requests import trial_request
 
-from autotune.errors import ConflictError
 from autotune.registry import open_registry, order_rows
 from autotune.spec import DatasetFacts, Inspection, MachineFacts, OrderAnswer, StudyMachine, StudySpec, TrialOrder
 
@@ -162,17 +161,12 @@ def test_a_study_is_driven_while_its_lease_runs_and_open_until_it_has_ended(regi
     assert (registry.shared_study("s").ended, registry.shared_study("s").driven) == (True, False)
 
 
-@pytest.mark.parametrize(
-    ("other", "named"),
-    [({"dataset": DATASET.replace(length=11)}, "dataset"), ({"torch": "3.0.0"}, "major versions")],
-)
-def test_a_machine_with_another_dataset_or_other_major_versions_than_its_class_is_refused(registry, other, named):
+def test_a_machine_that_joins_hears_who_was_the_first_of_its_class(registry):
     registry.share_study(SPEC, "r")
-    first = joined(registry)
-    with pytest.raises(ConflictError, match=named):
-        registry.join_study(machine(**other), LIFE_S)
-    joined(registry, torch="2.9.1")
-    assert registry.join_study(machine(cpus=64, **other), LIFE_S)  # the first of another class
+    first, second, larger = machine(), machine(torch="2.9.1"), machine(cpus=64)
+    assert [registry.join_study(one, LIFE_S) for one in (first, second, larger)] == [first, first, larger]
+    registry.leave_study(first.key)
+    assert registry.join_study(machine(), LIFE_S) == first
     assert registry.first_machine("s", "r", first.machine_class) == first
 
 
