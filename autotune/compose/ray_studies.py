@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from autotune.compose.class_studies import ClassesListener, ClassStudies
+from autotune.compose.class_studies import ClassesListener, ClassStudies, decided
 from autotune.compose.places import Places
 from autotune.compose.ray_classes import NODE_AWAITED_S, RayClasses
 from autotune.compose.running import settle_interrupted
@@ -46,7 +46,7 @@ def tune_on_ray(
         connected_within_s: How long the cluster gets to answer.
 
     Returns:
-        How it ended for each class of machines, that of most machines first.
+        How it ended for each class of machines that was decided, that of most machines first.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -70,11 +70,4 @@ def tune_on_ray(
             name: threads.submit(driver.decide, pool, classes.inspections[name])
             for name, pool in sorted(classes.pools.items(), key=lambda item: -item[1].capacity)
         }
-        return _results(begun)
-
-
-def _results(begun: Mapping[str, Future[StudySummary]]) -> dict[str, StudySummary]:
-    """Wait for all studies; an error of one is raised once the others have come to their decision."""
-    for future in begun.values():
-        future.exception()
-    return {name: future.result() for name, future in begun.items()}
+        return decided(begun, spec.name)

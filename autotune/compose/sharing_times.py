@@ -36,6 +36,3 @@ class SharingTimes:
     def looked_every_s(self) -> float:
         """Time after which an idle machine says that it is there, and looks whether the study goes on."""
         return min(STUDY_LOOKED_AT_EVERY_S, self.renewed_every_s)
-
-
-__all__ = ["SharingTimes"]

@@ -35,6 +35,3 @@ def show_in_dashboard(study: Any, summary: StudySummary, *, setting: Setting, se
         figures=study_figures(found.records, decision),
         page=decision_page(service_url, decision.key) if service_url else None,
     )
-
-
-__all__ = ["show_in_dashboard"]
