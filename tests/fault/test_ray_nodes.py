@@ -96,6 +96,7 @@ def test_what_a_killed_node_measured_is_measured_on_another(place):
             requests = [trial_request(place, time_cap_s=1.0) for _ in range(7)]
             futures = [pool.submit([request]) for request in requests]
             until(lambda: len(servers()) == 3, "a trial on every node")
+            assert not [server for server in servers() if "OMP_NUM_THREADS" in server.environ()]
             cluster.remove_node(killed, allow_graceful=False)
             records = [future.result(WITHIN_S)[0] for future in futures]
             assert pool.capacity == 2
