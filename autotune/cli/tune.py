@@ -60,7 +60,7 @@ def command(
     ] = True,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Measure on a Ray cluster: auto, host:port or ray://host:port."),
+        typer.Option(metavar="ADDRESS", help="Measure on a Ray cluster: auto or host:port."),
     ] = None,
 ) -> None:
     """Search, measure and confirm the fastest configuration of a study."""

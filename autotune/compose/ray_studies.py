@@ -37,7 +37,7 @@ def tune_on_ray(
 
     Args:
         spec: The study.
-        address: Of the cluster: `auto` is the one that this machine belongs to; else `host:port` or `ray://host:port`.
+        address: Of the cluster: `auto` is the one that this machine belongs to; else `host:port`.
         at: Where everything is kept here.
         listener: Is told how it goes.
         own_home: Folder for archives and caches on the nodes too; None leaves them their own.

@@ -82,7 +82,7 @@ class RayCluster:
     """A connection to a Ray cluster, which this process joins as a driver.
 
     Args:
-        address: `auto` is the cluster that this machine belongs to; else `host:port`, or `ray://host:port`.
+        address: `auto` is the cluster that this machine belongs to; else `host:port`.
         connected_within_s: How long the cluster gets to answer.
 
     Raises:
@@ -280,7 +280,7 @@ def _connect(ray: Any, address: str, *, within_s: float) -> None:
     Raises:
         NoMachineError: There is none at that address.
     """
-    if address != "auto" and "://" not in address:
+    if address != "auto":
         _check_reachable(address, within_s=within_s)
     try:
         with _handler_kept(signal.SIGTERM):
@@ -308,8 +308,8 @@ def _check_reachable(address: str, *, within_s: float) -> None:
         NoMachineError: Nobody does.
     """
     host, separator, port = address.rpartition(":")
-    if not separator or not port.isdecimal():
-        raise SpecError(f"the address of a Ray cluster is auto, host:port or ray://host:port, got {address!r}")
+    if not separator or not port.isdecimal() or "://" in host:
+        raise SpecError(f"the address of a Ray cluster is auto or host:port, got {address!r}")
     try:
         socket.create_connection((host, int(port)), timeout=within_s).close()
     except OSError as error:

@@ -73,7 +73,8 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     ("address", "error", "said"),
     [
         ("127.0.0.1:1", NoMachineError, "no Ray cluster answers at '127.0.0.1:1'"),
-        ("localhost", SpecError, "auto, host:port or ray://host:port, got 'localhost'"),
+        ("localhost", SpecError, "auto or host:port, got 'localhost'"),
+        ("ray://127.0.0.1:1", SpecError, "auto or host:port, got 'ray://127.0.0.1:1'"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_an_error_at_once(address, error, said):
