@@ -63,12 +63,14 @@ class RayNode:
     Attributes:
         node_id: Ray's key of it.
         host: Host name.
-        gpus: Accelerators that Ray manages there; all of them are reserved while the node measures.
+        cpus: CPUs that Ray manages there; all of them are reserved while the node measures.
+        gpus: Accelerators likewise.
         emulated: Whether it shares its host with other nodes.
     """
 
     node_id: str
     host: str
+    cpus: float
     gpus: float
     emulated: bool
 
@@ -110,6 +112,7 @@ class RayCluster:
             RayNode(
                 node_id=node["NodeID"],
                 host=node["NodeManagerHostname"],
+                cpus=node["Resources"].get("CPU", 0.0),
                 gpus=node["Resources"].get("GPU", 0.0),
                 emulated=shared[node["NodeManagerHostname"]] > 1,
             )
@@ -119,7 +122,7 @@ class RayCluster:
     def start(
         self, node: RayNode, program: Callable[[], NodeProgram], order: NodeOrder, payload: bytes | None
     ) -> RayMachine:
-        """Start a program on a node.
+        """Start a program on a node, which no other work of Ray's shares meanwhile.
 
         Args:
             node: Where.
@@ -129,17 +132,17 @@ class RayCluster:
 
         Raises:
             MachineLostError: The node does not start it, or refuses; the message says why.
-            MachineBusyError: Another tuning job holds the machine.
+            MachineBusyError: Another tuning job holds the machine, or other work of Ray's.
         """
         actor_class = self._ray.remote(program)
         actor = actor_class.options(
-            num_cpus=0,
+            num_cpus=node.cpus,
             num_gpus=node.gpus,
             max_restarts=0,
             max_concurrency=2,  # so that it can be told to leave while it measures
             scheduling_strategy=_on(node),
         ).remote()
-        machine = RayMachine(self._ray, actor, name=node.name)
+        machine = RayMachine(self._ray, actor, node)
         try:
             machine.begin(order, payload)
         except (MachineLostError, MachineBusyError):
@@ -177,6 +180,10 @@ class RayCluster:
         return answer
 
 
+class _LateError(MachineLostError):
+    """A node has not answered in time."""
+
+
 class RayMachine:
     """A node that measures; a `autotune.trial.TrialRunner`.
 
@@ -185,12 +192,13 @@ class RayMachine:
     Args:
         ray: The package.
         actor: The program on the node.
-        name: Name for people.
+        node: Where it is.
     """
 
-    def __init__(self, ray: Any, actor: Any, *, name: str) -> None:
-        self.name = name
+    def __init__(self, ray: Any, actor: Any, node: RayNode) -> None:
+        self.name = node.name
         self.lost = False
+        self._node = node
         self._ray = ray
         self._actor = actor
 
@@ -198,9 +206,15 @@ class RayMachine:
         """Have it take the machine's lock.
 
         Raises:
-            MachineBusyError: Another tuning job holds the machine.
+            MachineBusyError: Another tuning job holds the machine, or other work of Ray's.
         """
-        self._ask(self._actor.begin, order.to_json(), payload, within_s=_STARTED_WITHIN_S)
+        try:
+            self._ask(self._actor.begin, order.to_json(), payload, within_s=_STARTED_WITHIN_S)
+        except _LateError as error:
+            raise MachineBusyError(
+                f"{error}: all of its {self._node.cpus:g} CPUs and {self._node.gpus:g} GPUs have to be free in Ray; "
+                "`ray status -v` tells what takes them"
+            ) from error
 
     def run(self, request: TrialRequest) -> TrialRecord:
         """Measure one configuration there; see `TrialRunner.run`."""
@@ -237,7 +251,8 @@ class RayMachine:
         try:
             answer = NodeAnswer.from_json(self._ray.get(method.remote(*values), timeout=within_s))
         except errors.GetTimeoutError as error:
-            raise self._loss(f"has not answered within {format_seconds(within_s)}") from error
+            self.lost = True
+            raise _LateError(f"node {self.name} has not answered within {format_seconds(within_s)}") from error
         except errors.RayTaskError as error:
             raise self._loss(f"cannot measure: {_last_line(error)}") from error
         except errors.RayError as error:

@@ -21,6 +21,7 @@ from autotune.study.optuna_store import KEY
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
+import ray
 from ray_clusters import ray_cluster
 
 from autotune import __version__
@@ -96,6 +97,7 @@ def test_what_a_killed_node_measured_is_measured_on_another(place):
             requests = [trial_request(place, time_cap_s=1.0) for _ in range(7)]
             futures = [pool.submit([request]) for request in requests]
             until(lambda: len(servers()) == 3, "a trial on every node")
+            until(lambda: not ray.available_resources().get("CPU"), "all CPUs to be reserved")
             assert not [server for server in servers() if "OMP_NUM_THREADS" in server.environ()]
             cluster.remove_node(killed, allow_graceful=False)
             records = [future.result(WITHIN_S)[0] for future in futures]
