@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from autotune.compose.class_studies import ClassesListener
-from autotune.compose.holding import lease_held
+from autotune.compose.driving import driven
 from autotune.compose.places import Places
 from autotune.compose.running import settle_interrupted
 from autotune.compose.shared_requests import check_shareable, check_storage
 from autotune.compose.shared_run import SharedRun
 from autotune.compose.shared_worker import SharedWorker, WorkerEnd, WorkerListener
 from autotune.compose.sharing_times import SharingTimes
-from autotune.registry import Registry, check_separate, driving_lease, open_registry, registry_address
+from autotune.registry import Registry, check_separate, open_registry, registry_address
 from autotune.spec import OrderAnswer, SharedStudy, StudyMachine, StudySpec, StudySummary, TrialClaim
 from autotune.spec.record import new_key
 from autotune.study.lock import machine_lock
@@ -57,20 +57,18 @@ def tune_shared(
     check_separate(registry_address(at.home, at.registry_url), at.optuna_url, at.tracking_uri)
     with (
         machine_lock(f"study {spec.name}", path=at.lock) if measures else nullcontext(),
-        open_registry(at.home, at.registry_url) as registry,
-        lease_held(registry, driving_lease(spec.name), "driving it") as lease,
-        open_registry(at.home, at.registry_url, fence=lease) as fenced,
+        driven(spec.name, at) as registry,
     ):
         study = SharedStudy(name=spec.name, run=new_key(), spec=spec, driven=True)
-        answered = fenced.share_study(spec, study.run)
+        answered = registry.share_study(spec, study.run)
         if answered:
             _LOG.warning("took over %d records that a killed driver had not saved", answered)
-        settle_interrupted(spec, fenced, at)
-        with SharedRun(study, at=at, registry=fenced, listener=listener, times=times) as run:
+        settle_interrupted(spec, registry, at)
+        with SharedRun(study, at=at, registry=registry, listener=listener, times=times) as run:
             if measures:
                 _measure_here(spec, at, registry, times=times, until=run.over)
             summaries = run.result()
-        fenced.end_shared_study(spec.name, study.run)
+        registry.end_shared_study(spec.name, study.run)
     return summaries
 
 

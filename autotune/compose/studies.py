@@ -10,11 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from autotune.compose.driving import driven
 from autotune.compose.places import Places, places
 from autotune.compose.ray_studies import tune_on_ray
 from autotune.compose.running import begin_run, finish_run, make_setting, make_tracker, settle_interrupted, warm_up
 from autotune.compose.runs import inspect_dataset
-from autotune.registry import check_separate, open_registry, registry_address
+from autotune.registry import check_separate, registry_address
 from autotune.spec import Lease, MemoryLimit, Preparing, StudyListener, StudySpec, StudySummary
 from autotune.spec.study_file import spec_from_fields
 from autotune.study.lock import machine_lock
@@ -65,7 +66,8 @@ def tune(
     Raises:
         SpecError: An argument breaks a rule.
         DatasetError: The dataset cannot be read.
-        MachineBusyError: Another tuning job holds this machine, or every node of the cluster.
+        MachineBusyError: Another tuning job holds this machine, or every node of the cluster, or another one drives a
+            study of this name.
         NoMachineError: There is no such cluster, or no node that can measure.
     """
     fields: dict[str, Any] = {
@@ -138,11 +140,15 @@ def tune_study(
         lease: Under which the caller holds the machine already, and without which nothing is written; None takes the
             machine's lock for this study alone.
         known_since: What was measured before this time is measured again; None takes all of it as known.
+
+    Raises:
+        MachineBusyError: Another job holds this machine, or another process drives the study.
+        DatasetError: The dataset cannot be read.
     """
     check_separate(registry_address(at.home, at.registry_url), at.optuna_url, at.tracking_uri)
     with (
         machine_lock(f"study {spec.name}", path=at.lock) if lease is None else nullcontext(),
-        open_registry(at.home, at.registry_url, fence=lease) as registry,
+        driven(spec.name, at, lease=lease) as registry,
         payload_file(payload, at.home) as payload_path,
         LocalRunner(on_progress=_progress_of(listeners)) as runner,
         ThreadPoolExecutor(max_workers=1) as background,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
@@ -36,7 +37,7 @@ _SELECT_VERSION = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608
 
 
 def open_registry(
-    home: Path, url: str | None = None, *, wait_s: float | None = None, fence: Lease | None = None
+    home: Path, url: str | None = None, *, wait_s: float | None = None, fences: Collection[Lease] = ()
 ) -> Registry:
     """Open the registry for writing, creating or migrating its tables where needed.
 
@@ -44,7 +45,7 @@ def open_registry(
         home: Home folder; the default is the SQLite file `registry.db` in it.
         url: Address of another SQLite file or a PostgreSQL database.
         wait_s: Longest wait for a lock or a server; None is 30 s for SQLite and 120 s for a server.
-        fence: A lease without which nothing is written: `LeaseLostError` says so then. None is no condition.
+        fences: Leases without which nothing is written: `LeaseLostError` says so then.
 
     Raises:
         RegistryError: The database cannot be opened, is damaged, locked, or newer than this program.
@@ -62,7 +63,7 @@ def open_registry(
     except BaseException:
         engine.dispose()
         raise
-    return Registry(engine, place=place, wait_s=wait_s, fence=fence)
+    return Registry(engine, place=place, wait_s=wait_s, fences=fences)
 
 
 def open_existing(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -28,13 +28,13 @@ class Transactions:
         engine: Connected to tables of the newest version.
         place: Where the registry is, for messages.
         wait_s: Longest wait for a lock or a server.
-        fence: A lease without which nothing is written; None is no condition.
+        fences: Leases without which nothing is written.
     """
 
-    def __init__(self, engine: Engine, *, place: str, wait_s: float, fence: Lease | None = None) -> None:
+    def __init__(self, engine: Engine, *, place: str, wait_s: float, fences: Collection[Lease] = ()) -> None:
         self._engine = engine
         self._wait_s = wait_s
-        self._fence = fence
+        self._fences = fences
         self.place = place
 
     def __enter__(self) -> Self:
@@ -52,8 +52,8 @@ class Transactions:
     def _write(self, work: Callable[[Connection], T]) -> T:
         def once() -> T:
             with writing(self._engine) as connection, connection.begin():
-                if self._fence is not None:
-                    lease_rows.check_held(connection, self._fence)
+                for lease in self._fences:
+                    lease_rows.check_held(connection, lease)
                 return work(connection)
 
         return patiently(once, wait_s=self._wait_s, place=self.place)

@@ -86,7 +86,7 @@ with postgresql_server.running_server() as server:
     at = (Path(sys.argv[1]), server.new_database("drops"))
     with open_registry(*at, wait_s=5) as registry:
         lease = registry.acquire_lease("node", holder="me", purpose="a test")
-        with open_registry(*at, wait_s=5, fence=lease) as mine:
+        with open_registry(*at, wait_s=5, fences=[lease]) as mine:
             found = {"before": told(lambda: mine.save_record(record("before")))}
             subprocess.run("tc qdisc add dev lo root pfifo limit 0".split(), check=True)
             found["during"] = told(lambda: mine.save_record(record("during")))

@@ -33,7 +33,7 @@ lease_rows._LIFE_US = int(float(sys.argv[3]) * 1e6)
 at = (Path(sys.argv[1]), sys.argv[2] or None)
 with open_registry(*at) as registry:
     lease = registry.acquire_lease("node", holder=f"process {os.getpid()}", purpose="a test", process=identity())
-with open_registry(*at, fence=lease) as registry:
+with open_registry(*at, fences=[lease]) as registry:
     registry.save_record(record("early"))
     print("held", flush=True)
     sys.stdin.readline()
@@ -90,7 +90,7 @@ def test_the_late_write_of_a_holder_that_was_frozen_past_expiry_is_refused(addre
         assert [one.key for one in registry.records("s")] == ["early"]
         assert registry.decisions() == []
         assert lease.token > 1
-    with open_registry(*address, fence=lease) as mine:
+    with open_registry(*address, fences=[lease]) as mine:
         mine.save_record(record("mine"))
         assert mine.record("mine") is not None
 

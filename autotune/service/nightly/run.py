@@ -44,7 +44,7 @@ def run_night(
     purpose = f"nightly run of {len(order.files)} studies"
     with (
         machine_held(order.machine, purpose, at=order.at) as lease,
-        open_registry(order.at.home, order.at.registry_url, fence=lease) as registry,
+        open_registry(order.at.home, order.at.registry_url, fences=[lease]) as registry,
     ):
         work = StudyWork(order, listener, registry, lease=lease)
         return _Night(work, registry, clock).run()
