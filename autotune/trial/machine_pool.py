@@ -99,7 +99,9 @@ class MachinePool:
         job.future.set_running_or_notify_cancel()
         with self._changed:
             self._jobs.append(job)
-            if not self._machines:
+            if self._closed:
+                self._fail_waiting("the pool was closed")
+            elif not self._machines:
                 self._begin_patience()
             self._changed.notify()
         return job.future

@@ -133,6 +133,8 @@ def test_a_closed_pool_drops_what_waits(tmp_path):
     pool.close()
     assert first.done()
     assert second.done()
+    with pytest.raises(NoMachineError, match="the pool was closed"):
+        pool.submit(requests(tmp_path, 1)).result(10)
 
 
 def test_a_killed_process_is_a_lost_machine(tmp_path):
