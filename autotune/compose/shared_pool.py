@@ -167,11 +167,20 @@ class SharedPool:
             keys = list(self._pending)
         if not keys:
             return
-        for key, answer in self._board.settled_orders(keys).items():
+        for key, answer in self._final(keys).items():
             with self._guard:
                 found = self._pending.pop(key, None)
             if found is not None:
                 found[1].set_result(answer or _given_up(found[0], self._study.name))
+
+    def _final(self, keys: Collection[str]) -> Mapping[str, OrderAnswer | None]:
+        """Give what orders came to; one that is given up is withdrawn, so that no late answer is taken for kept."""
+        found = self._board.settled_orders(keys)
+        given_up = [key for key, answer in found.items() if answer is None]
+        if not given_up:
+            return found
+        self._board.withdraw_orders(given_up)
+        return {**found, **self._board.settled_orders(given_up)}  # what was answered just before that counts
 
     def _check_present(self) -> None:
         """Refuse to wait for machines for ever.
@@ -201,11 +210,16 @@ class SharedPool:
 
 
 def _given_up(order: TrialOrder, study: str) -> OrderAnswer:
-    """Answer an order that too many machines were lost over: it is what ends them."""
+    """Answer an order that too many machines were lost over: it is what ends them, as far as one request alone can be.
+
+    Of several nobody knows which one does, if any: machines are also taken away. Their block goes without a reading.
+    """
+    alone = len(order.requests) == 1
+    what = "it" if alone else f"it and {len(order.requests) - 1} others in turn"
     failure = Failure(
-        kind="crashed",
+        kind="crashed" if alone else "senseless",
         phase="start",
-        message=f"machines were lost one after another while they measured it for {study}; it is not tried again",
+        message=f"machines were lost one after another while they measured {what} for {study}; it is not tried again",
     )
     if order.task == "probe":
         return OrderAnswer(failure=failure)

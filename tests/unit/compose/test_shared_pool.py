@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -13,6 +13,8 @@ from autotune.compose import SharingTimes
 from autotune.compose.shared_pool import SharedPool
 from autotune.errors import NoMachineError, RegistryError
 from autotune.registry import open_registry, order_rows
+from autotune.spec import Failure, OrderAnswer
+from autotune.study.race import disqualifies
 from autotune.trial import TrialPool
 from autotune.trial.replay import ReplayRunner
 
@@ -86,15 +88,49 @@ def test_without_a_machine_for_too_long_it_ends_with_a_way_out(registry):
     pool.close()
 
 
-def test_an_order_that_machines_are_lost_over_is_a_crash_of_each_configuration(registry, pool):
+@pytest.mark.parametrize(("requests", "blamed"), [(1, True), (2, False)])
+def test_an_order_that_machines_are_lost_over_is_blamed_on_a_configuration_that_was_measured_alone(
+    registry, pool, requests, blamed
+):
     machine = joined(registry)
-    future = pool.submit([request_of(config) for config in CONFIGS[:2]])
+    future = pool.submit([request_of(config) for config in CONFIGS[:requests]])
     for _ in range(order_rows.ATTEMPTS_MAX):
         assert registry.claim_order(machine, 0.0) is not None
     records = future.result(30)
-    assert [record.config for record in records] == CONFIGS[:2]
-    assert {record.failure.kind for record in records} == {"crashed"}
+    assert [record.config for record in records] == CONFIGS[:requests]
+    assert [disqualifies(record) for record in records] == [blamed] * requests
     assert "lost one after another" in records[0].failure.message
+
+
+def test_a_late_answer_to_what_was_given_up_is_refused(registry, pool):
+    machine = joined(registry)
+    future = pool.submit([request_of()])
+    claims = [registry.claim_order(machine, 0.0) for _ in range(order_rows.ATTEMPTS_MAX)]
+    (record,) = future.result(30)
+    assert not registry.answer_order(claims[-1], OrderAnswer(records=(record,)))
+
+
+def test_an_answer_that_comes_while_an_order_is_given_up_is_what_counts(registry):
+    answer = OrderAnswer(failure=Failure(kind="timed_out", phase="start", message="late"))
+
+    class Late:
+        """Has the last machine answer between the look and the withdrawal."""
+
+        def __getattr__(self, name):
+            return getattr(registry, name)
+
+        def withdraw_orders(self, keys):
+            claimed.wait(30)
+            assert registry.answer_order(claims[-1], answer)
+            registry.withdraw_orders(keys)
+
+    machine, claims, claimed = joined(registry), [], threading.Event()
+    with closing(SharedPool(Late(), shared(), CLASS, times=TIMES)) as pool, ThreadPoolExecutor() as threads:
+        probing = threads.submit(pool.probe, request_of())
+        while len(claims) < order_rows.ATTEMPTS_MAX:
+            claims += [claim] if (claim := registry.claim_order(machine, 0.0)) else []
+        claimed.set()
+        assert probing.result(30) == answer.failure
 
 
 def test_a_registry_that_fails_fails_what_waits(pool, tmp_path):
