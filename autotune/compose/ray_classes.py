@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Self
 
 from autotune import __version__
 from autotune.compose.places import Places
+from autotune.compose.ray_choice import NodeChoice
 from autotune.compose.ray_node import NodeMachine
 from autotune.compose.runs import inspect_dataset
 from autotune.errors import AutotuneError, ConflictError, DatasetError, FactoryError, MachineBusyError, NoMachineError
@@ -28,8 +28,6 @@ _LOG = logging.getLogger(__name__)
 NODE_AWAITED_S = 120.0
 """How long studies wait for a node once their last one is lost: a cluster that scales replaces one within minutes."""
 _LOOKED_EVERY_S = 5.0
-_STARTS_MAX = 3
-"""How often a node that lives is started again before it is left alone."""
 _AT_ONCE = 16
 _ENDS_WITHIN_S = 20.0
 
@@ -44,6 +42,7 @@ class RayClasses:
         own_home: Folder that the driver was told to use, and the nodes then too; None leaves them their own.
         payload: Objects without a dotted path; None without.
         awaited_s: How long the machines of a class are waited for when the last one is lost.
+        emulated: Whether nodes of one host are machines of their own.
     """
 
     def __init__(
@@ -55,6 +54,7 @@ class RayClasses:
         own_home: Path | None,
         payload: bytes | None,
         awaited_s: float,
+        emulated: bool,
     ) -> None:
         self.pools: dict[str, MachinePool] = {}
         self.inspections: dict[str, Inspection] = {}
@@ -65,7 +65,9 @@ class RayClasses:
         self._payload = payload
         self._awaited_s = awaited_s
         self._machines: dict[str, RayMachine] = {}
-        self._starts: Counter[str] = Counter()
+        self._emulated = emulated
+        self._choice = NodeChoice(emulated=emulated)
+        self._told: set[str] = set()
         self._guard = threading.Lock()
         self._ended = threading.Event()
         self._watching = threading.Thread(target=self._watch, name="nodes", daemon=True)
@@ -78,7 +80,7 @@ class RayClasses:
             MachineBusyError: Other jobs hold all of them.
             DatasetError: The dataset can be read on none of them.
         """
-        errors = self._look(self._cluster.nodes())
+        errors = self._look(self._due())
         if not self.pools:
             self.close()
             raise _worst(errors)
@@ -105,41 +107,46 @@ class RayClasses:
     def _watch(self) -> None:
         while not self._ended.wait(_LOOKED_EVERY_S):
             try:
-                self._look(self._missing())
+                self._look(self._due())
             except Exception:  # noqa: BLE001  (the studies go on with the machines that they have)
                 _LOG.exception("the nodes of the cluster could not be looked at; joining ones are not used for now")
 
-    def _missing(self) -> list[RayNode]:
+    def _due(self) -> list[RayNode]:
         """Give the nodes that are up and do not measure, but may."""
-        serving = {node_id for node_id, machine in self._machines.items() if not machine.lost}
-        return [
-            node
-            for node in self._cluster.nodes()
-            if node.node_id not in serving and self._starts[node.node_id] < _STARTS_MAX
-        ]
+        for node_id, machine in list(self._machines.items()):
+            if machine.lost:
+                del self._machines[node_id]
+                self._choice.lost(node_id, finished=machine.finished)
+        return self._choice.due(self._cluster.nodes(), self._machines)
 
     def _look(self, nodes: Iterable[RayNode]) -> list[AutotuneError]:
         """Start nodes and take in those that can measure; gives why the others cannot."""
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as threads:
             errors = [error for error in threads.map(self._taken_in, nodes) if error is not None]
-        for error in errors:
-            _LOG.warning("left out: %s", error)
+        for told in {str(error) for error in errors} - self._told:
+            self._told.add(told)
+            _LOG.warning("left out: %s", told)
         return errors
 
     def _taken_in(self, node: RayNode) -> AutotuneError | None:
-        self._starts[node.node_id] += 1
         try:
             machine = self._cluster.start(node, NodeMachine, self._order(node), self._payload)
+        except MachineBusyError as error:
+            self._choice.busy(node.node_id)
+            return error
         except AutotuneError as error:
+            self._choice.failed(node.node_id)
             return error
         try:
             inspection = inspect_dataset(machine, self._spec, at=self._at)
             self._admit(node, machine, inspection)
         except (DatasetError, FactoryError, ConflictError) as error:
             machine.close()
+            self._choice.failed(node.node_id)
             return type(error)(f"node {node.name}: {error}")
         except AutotuneError as error:
             machine.close()
+            self._choice.failed(node.node_id)
             return error
         return None
 
@@ -170,7 +177,7 @@ class RayClasses:
             home=None if self._own_home is None else str(self._own_home),
             folder=str(Path.cwd()),
             sys_path=tuple(sys.path),
-            emulated_node=node.node_id[:8] if node.emulated else None,
+            emulated_node=node.short_id if self._emulated else None,
         )
 
 

@@ -29,6 +29,7 @@ def tune_on_ray(
     payload: Mapping[str, Any] | None = None,
     node_awaited_s: float = NODE_AWAITED_S,
     connected_within_s: float = CONNECTED_WITHIN_S,
+    emulated: bool = False,
 ) -> dict[str, StudySummary]:
     """Run a study on the nodes of a Ray cluster, from start or from where a killed driver left it.
 
@@ -44,6 +45,8 @@ def tune_on_ray(
         payload: Objects without a dotted path: `dataset`, `step`, `collate_fn`.
         node_awaited_s: How long it waits for a node once the last one of a class is lost.
         connected_within_s: How long the cluster gets to answer.
+        emulated: Whether nodes of one host count as machines of their own, for tests and benchmarks of clusters;
+            their records say so. Else one node of each host measures.
 
     Returns:
         How it ended for each class of machines, that of most machines first.
@@ -61,7 +64,9 @@ def tune_on_ray(
         open_registry(at.home, at.registry_url) as registry,
         closing(RayCluster(address, connected_within_s=connected_within_s)) as cluster,
         ThreadPoolExecutor(thread_name_prefix="study") as threads,
-        RayClasses(cluster, spec, at=at, own_home=own_home, payload=sent, awaited_s=node_awaited_s) as classes,
+        RayClasses(
+            cluster, spec, at=at, own_home=own_home, payload=sent, awaited_s=node_awaited_s, emulated=emulated
+        ) as classes,
     ):
         listener.on_machines(classes.present())
         settle_interrupted(spec, registry, at)

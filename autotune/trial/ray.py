@@ -34,6 +34,7 @@ _STARTED_WITHIN_S = 90.0
 _ANSWERED_WITHIN_S = 60.0
 """How much longer than its time-outs allow a node may take for a trial, before it counts as lost."""
 _LEFT_WITHIN_S = 5.0
+_SHORT = 8
 _WAY_IN = "`ray status --address ADDRESS` tells whether one is up, `ray start --head` starts one"
 
 
@@ -62,22 +63,22 @@ class RayNode:
 
     Attributes:
         node_id: Ray's key of it.
-        host: Host name.
+        name: Name for people: that of the host, with the beginning of the key where hosts do not tell nodes apart.
+        address: Of the host in the cluster; nodes that have it in common are on one host.
         cpus: CPUs that Ray manages there; all of them are reserved while the node measures.
         gpus: Accelerators likewise.
-        emulated: Whether it shares its host with other nodes.
     """
 
     node_id: str
-    host: str
+    name: str
+    address: str
     cpus: float
     gpus: float
-    emulated: bool
 
     @property
-    def name(self) -> str:
-        """Name for people: that of the host, with the beginning of the key where hosts do not tell nodes apart."""
-        return f"{self.host}/{self.node_id[:8]}" if self.emulated else self.host
+    def short_id(self) -> str:
+        """Beginning of the key."""
+        return self.node_id[:_SHORT]
 
 
 class RayCluster:
@@ -107,14 +108,14 @@ class RayCluster:
     def nodes(self) -> list[RayNode]:
         """List the nodes that are up."""
         up = [node for node in self._ray.nodes() if node["Alive"]]
-        shared = Counter(node["NodeManagerHostname"] for node in up)
+        named = Counter(node["NodeManagerHostname"] for node in up)
         return [
             RayNode(
                 node_id=node["NodeID"],
-                host=node["NodeManagerHostname"],
+                name=_name(node, alone=named[node["NodeManagerHostname"]] == 1),
+                address=node["NodeManagerAddress"],
                 cpus=node["Resources"].get("CPU", 0.0),
                 gpus=node["Resources"].get("GPU", 0.0),
-                emulated=shared[node["NodeManagerHostname"]] > 1,
             )
             for node in up
         ]
@@ -189,6 +190,11 @@ class RayMachine:
 
     Every method raises `MachineLostError` where the node is gone, and `TrialServerError` where it can start no process.
 
+    Attributes:
+        name: Name for people.
+        lost: Whether it gets no more work.
+        finished: Trials that it has measured.
+
     Args:
         ray: The package.
         actor: The program on the node.
@@ -198,6 +204,7 @@ class RayMachine:
     def __init__(self, ray: Any, actor: Any, node: RayNode) -> None:
         self.name = node.name
         self.lost = False
+        self.finished = 0
         self._node = node
         self._ray = ray
         self._actor = actor
@@ -221,6 +228,7 @@ class RayMachine:
         within_s = (1 + RETRY_LIMIT) * request.timeout_s + _ANSWERED_WITHIN_S
         answer = self._ask(self._actor.measure, request.to_json(), within_s=within_s)
         assert answer.record is not None  # noqa: S101 - what is no error has it
+        self.finished += 1
         return answer.record
 
     def inspect(self, request: TrialRequest) -> Inspection | Failure:
@@ -268,6 +276,11 @@ class RayMachine:
     def _loss(self, what: str) -> MachineLostError:
         self.lost = True
         return MachineLostError(f"node {self.name} {what}")
+
+
+def _name(node: Mapping[str, Any], *, alone: bool) -> str:
+    host: str = node["NodeManagerHostname"]
+    return host if alone else f"{host}/{node['NodeID'][:_SHORT]}"
 
 
 def _on(node: RayNode) -> Any:

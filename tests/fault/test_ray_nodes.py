@@ -44,6 +44,20 @@ space: {batch_size: [8, 16], num_workers: [0, 1], prefetch_factor: 2, cache: non
 time_cap_s: 0.5
 confirm_time_cap_s: 0.5
 """
+EMULATED = """
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from autotune.cli.output import error_console
+from autotune.cli.tune_shared import SharedProgress, tell_classes
+from autotune.compose import places, tune_on_ray
+from autotune.spec.study_file import read_study
+
+spec, told = read_study(Path(sys.argv[1])), SharedProgress(error_console())
+with redirect_stdout(sys.stderr):
+    ended = tune_on_ray(spec, sys.argv[2], at=places(), listener=told, emulated=True)
+tell_classes(ended, as_json=True)
+"""
 WITHIN_S = 200
 
 
@@ -82,7 +96,7 @@ def servers():
 def test_what_a_killed_node_measured_is_measured_on_another(place):
     with ray_cluster(3) as cluster, closing(RayCluster(cluster.address)) as connected:
         nodes = {node.node_id: node for node in connected.nodes()}
-        assert all(node.emulated for node in nodes.values())
+        assert len({node.address for node in nodes.values()}) == 1
         machines = {
             node_id: connected.start(
                 node,
@@ -119,10 +133,21 @@ class Ended:
     err: str
 
 
-def driver(place, address, *further):
+def driver(place, address):
+    """Begin a driver for which each node is a machine."""
+    (place / "study.yaml").write_text(STUDY)
+    return begun(place, "-c", EMULATED, str(place / "study.yaml"), address)
+
+
+def command(place, address, *further):
+    """Begin the command, for which nodes of one host are one machine."""
     (place / "study.yaml").write_text(STUDY)
     main = "from autotune.cli import main; main()"
-    command = [sys.executable, "-c", main, "tune", str(place / "study.yaml"), "--ray", address, "--json", *further]
+    return begun(place, "-c", main, "tune", str(place / "study.yaml"), "--ray", address, "--json", *further)
+
+
+def begun(place, *words):
+    command = [sys.executable, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place)
 
 
@@ -160,3 +185,14 @@ def test_a_study_for_each_class_goes_on_when_a_node_is_killed(place):
     told = [trial.user_attrs[KEY] for trial in trials if KEY in trial.user_attrs]
     assert sorted(told) == sorted(record.key for record in records if record.phase == "search")
     until(lambda: not servers(), "the end of all trial servers")
+
+
+def test_one_node_of_a_host_measures_and_keeps_archives_where_the_driver_was_told(place):
+    with ray_cluster(2) as cluster:
+        end = ended(command(place, cluster.address, "--home", "own"))
+    assert end.code == 0, end.err
+    assert "is on the same host as node" in end.err
+    (host,) = {record.machine.host for record in records_of(place / "own")}
+    assert host == os.uname().nodename
+    assert list((place / "own" / "archives").iterdir())
+    assert not (place / "home").exists()
