@@ -101,8 +101,9 @@ class RayClasses:
             pool.close()
 
     def present(self) -> dict[str, int]:
-        """Count the machines of each class."""
-        return {name: pool.capacity for name, pool in self.pools.items()}
+        """Count the machines of each class; classes whose first node joins later come later."""
+        with self._guard:
+            return {name: pool.capacity for name, pool in self.pools.items()}
 
     def _watch(self) -> None:
         while not self._ended.wait(_LOOKED_EVERY_S):
@@ -162,8 +163,6 @@ class RayClasses:
                 machine.close()
                 return
             if name not in self.pools:
-                if self._watching.is_alive():
-                    raise ConflictError(f"no study was begun for its class ({name}); run the same command again later")
                 self.inspections[name] = inspection
                 self.pools[name] = MachinePool(wait_s=self._awaited_s)
             _check_alike(self.inspections[name], inspection)

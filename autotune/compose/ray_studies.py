@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from autotune.spec import StudySpec, StudySummary
 from autotune.study.lock import machine_lock
 from autotune.trial.payload import pickled
 from autotune.trial.ray import CONNECTED_WITHIN_S, RayCluster
+
+_LOOKED_EVERY_S = 1.0
 
 
 def tune_on_ray(
@@ -68,14 +70,26 @@ def tune_on_ray(
             cluster, spec, at=at, own_home=own_home, payload=sent, awaited_s=node_awaited_s, emulated=emulated
         ) as classes,
     ):
-        listener.on_machines(classes.present())
         settle_interrupted(spec, registry, at)
-        driver = ClassStudies(spec, at=at, registry=registry, listener=listener)
-        begun = {
-            name: threads.submit(driver.decide, pool, classes.inspections[name])
-            for name, pool in sorted(classes.pools.items(), key=lambda item: -item[1].capacity)
-        }
-        return _results(begun)
+        studies = ClassStudies(spec, at=at, registry=registry, listener=listener)
+        return _results(_decided(studies, classes, threads, listener))
+
+
+def _decided(
+    studies: ClassStudies, classes: RayClasses, threads: ThreadPoolExecutor, listener: ClassesListener
+) -> dict[str, Future[StudySummary]]:
+    """Run a study for each class, also for one whose first node joins meanwhile, until all that began have ended."""
+    begun: dict[str, Future[StudySummary]] = {}
+    shown = None
+    while True:
+        present = classes.present()
+        if present != shown:
+            shown = present
+            listener.on_machines(present)
+        for name in sorted(present.keys() - begun.keys(), key=lambda name: -present[name]):
+            begun[name] = threads.submit(studies.decide, classes.pools[name], classes.inspections[name])
+        if not wait(begun.values(), timeout=_LOOKED_EVERY_S).not_done:
+            return begun
 
 
 def _results(begun: Mapping[str, Future[StudySummary]]) -> dict[str, StudySummary]:
