@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from autotune.compose.class_studies import ClassesListener, ClassStudies
+from autotune.compose.driving import driven
 from autotune.compose.places import Places
 from autotune.compose.ray_classes import NODE_AWAITED_S, RayClasses
 from autotune.compose.running import settle_interrupted
-from autotune.registry import check_separate, open_registry, registry_address
+from autotune.registry import check_separate, registry_address
 from autotune.spec import StudySpec, StudySummary
-from autotune.study.lock import machine_lock
 from autotune.trial.payload import pickled
 from autotune.trial.ray import CONNECTED_WITHIN_S, RayCluster
 
@@ -56,14 +56,13 @@ def tune_on_ray(
     Raises:
         MissingExtraError: Ray is not installed.
         NoMachineError: There is no cluster, no node that can measure, or none was left.
-        MachineBusyError: Other jobs hold all nodes, or another process drives a study from the same home.
+        MachineBusyError: Other jobs hold all nodes, or another process drives the study.
         DatasetError: The dataset can be read on no node.
     """
     check_separate(registry_address(at.home, at.registry_url), at.optuna_url, at.tracking_uri)
     sent = None if payload is None else pickled(payload)
     with (
-        machine_lock(f"driving study {spec.name}", path=at.home / "driver.lock"),
-        open_registry(at.home, at.registry_url) as registry,
+        driven(spec.name, at) as registry,
         closing(RayCluster(address, connected_within_s=connected_within_s)) as cluster,
         ThreadPoolExecutor(thread_name_prefix="study") as threads,
         RayClasses(

@@ -1,9 +1,24 @@
-"""Studies of a Ray cluster's classes, one for each; nothing of Ray itself is needed."""
+"""Studies of a Ray cluster's classes, one for each, by one driver; nothing of Ray itself is needed."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from autotune.compose.ray_studies import _decided
+import pytest
+
+from autotune.compose import places
+from autotune.compose.ray_studies import _decided, tune_on_ray
+from autotune.errors import MachineBusyError
+from autotune.registry import driving_lease, open_registry
+from autotune.spec.study_file import spec_from_fields
+
+
+def test_a_study_that_another_process_drives_is_not_begun_and_the_message_names_it(tmp_path):
+    at = places(tmp_path, environ={})
+    spec = spec_from_fields({"name": "s", "dataset": "my:make", "budget": "5s"})
+    with open_registry(at.home) as registry:
+        registry.acquire_lease(driving_lease("s"), holder="far, process 7", purpose="driving it", process="far")
+        with pytest.raises(MachineBusyError, match="study s is held by far, process 7"):
+            tune_on_ray(spec, "127.0.0.1:1", at=at, listener=Told())
 
 
 class Classes:
