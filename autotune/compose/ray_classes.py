@@ -68,6 +68,7 @@ class RayClasses:
         self._emulated = emulated
         self._choice = NodeChoice(emulated=emulated)
         self._told: set[str] = set()
+        self._starting: set[RayMachine] = set()
         self._guard = threading.Lock()
         self._ended = threading.Event()
         self._watching = threading.Thread(target=self._watch, name="nodes", daemon=True)
@@ -94,11 +95,19 @@ class RayClasses:
 
     def close(self) -> None:
         """End all that was started on the nodes."""
-        self._ended.set()
+        self._end_starting()
         if self._watching.is_alive():
             self._watching.join(_ENDS_WITHIN_S)
         for pool in self.pools.values():
             pool.close()
+
+    def _end_starting(self) -> None:
+        """Have nobody wait any more for nodes that start."""
+        self._ended.set()
+        with self._guard:
+            starting = list(self._starting)
+        for machine in starting:
+            machine.close()
 
     def present(self) -> dict[str, int]:
         """Count the machines of each class; classes whose first node joins later come later."""
@@ -123,33 +132,50 @@ class RayClasses:
     def _look(self, nodes: Iterable[RayNode]) -> list[AutotuneError]:
         """Start nodes and take in those that can measure; gives why the others cannot."""
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as threads:
-            errors = [error for error in threads.map(self._taken_in, nodes) if error is not None]
+            try:
+                errors = [error for error in threads.map(self._taken_in, nodes) if error is not None]
+            except BaseException:  # the user ends it
+                self._end_starting()
+                raise
+        if self._ended.is_set():
+            return []
         for told in {str(error) for error in errors} - self._told:
             self._told.add(told)
             _LOG.warning("left out: %s", told)
         return errors
 
     def _taken_in(self, node: RayNode) -> AutotuneError | None:
+        machine = self._started(node)
+        if machine is None:
+            return None
         try:
-            machine = self._cluster.start(node, NodeMachine, self._order(node), self._payload)
-        except MachineBusyError as error:
-            self._choice.busy(node.node_id)
-            return error
-        except AutotuneError as error:
-            self._choice.failed(node.node_id)
-            return error
-        try:
-            inspection = inspect_dataset(machine, self._spec, at=self._at)
-            self._admit(node, machine, inspection)
-        except (DatasetError, FactoryError, ConflictError) as error:
-            machine.close()
-            self._choice.failed(node.node_id)
-            return type(error)(f"node {node.name}: {error}")
+            machine.begin(self._order(node), self._payload)
+            self._admit(node, machine, inspect_dataset(machine, self._spec, at=self._at))
         except AutotuneError as error:
             machine.close()
-            self._choice.failed(node.node_id)
-            return error
+            return self._refused(node, error)
+        finally:
+            with self._guard:
+                self._starting.discard(machine)
         return None
+
+    def _started(self, node: RayNode) -> RayMachine | None:
+        with self._guard:
+            if self._ended.is_set():
+                return None
+            machine = self._cluster.start(node, NodeMachine)
+            self._starting.add(machine)
+            return machine
+
+    def _refused(self, node: RayNode, error: AutotuneError) -> AutotuneError:
+        """Note that a node cannot measure now; gives an error that names it."""
+        if isinstance(error, MachineBusyError):
+            self._choice.busy(node.node_id)
+        else:
+            self._choice.failed(node.node_id)
+        if isinstance(error, (DatasetError, FactoryError, ConflictError)):
+            return type(error)(f"node {node.name}: {error}")
+        return error
 
     def _admit(self, node: RayNode, machine: RayMachine, inspection: Inspection) -> None:
         """Have a machine measure with the others of its class.

@@ -120,20 +120,12 @@ class RayCluster:
             for node in up
         ]
 
-    def start(
-        self, node: RayNode, program: Callable[[], NodeProgram], order: NodeOrder, payload: bytes | None
-    ) -> RayMachine:
-        """Start a program on a node, which no other work of Ray's shares meanwhile.
+    def start(self, node: RayNode, program: Callable[[], NodeProgram]) -> RayMachine:
+        """Have a program started on a node, which no other work of Ray's shares meanwhile; `RayMachine.begin` waits.
 
         Args:
             node: Where.
             program: Class of what runs there, which can import it.
-            order: What it is told first.
-            payload: Objects without a dotted path; None without.
-
-        Raises:
-            MachineLostError: The node does not start it, or refuses; the message says why.
-            MachineBusyError: Another tuning job holds the machine, or other work of Ray's.
         """
         actor_class = self._ray.remote(program)
         actor = actor_class.options(
@@ -143,13 +135,7 @@ class RayCluster:
             max_concurrency=2,  # so that it can be told to leave while it measures
             scheduling_strategy=_on(node),
         ).remote()
-        machine = RayMachine(self._ray, actor, node)
-        try:
-            machine.begin(order, payload)
-        except (MachineLostError, MachineBusyError):
-            machine.close()
-            raise
-        return machine
+        return RayMachine(self._ray, actor, node)
 
     def call_each(
         self, work: Callable[[str], str], told: Mapping[RayNode, str]
@@ -205,14 +191,20 @@ class RayMachine:
         self.name = node.name
         self.lost = False
         self.finished = 0
+        self._begun = False
         self._node = node
         self._ray = ray
         self._actor = actor
 
     def begin(self, order: NodeOrder, payload: bytes | None) -> None:
-        """Have it take the machine's lock.
+        """Wait until it runs, and have it take the machine's lock.
+
+        Args:
+            order: What it is told first.
+            payload: Objects without a dotted path; None without.
 
         Raises:
+            MachineLostError: The node does not start it, or refuses; the message says why.
             MachineBusyError: Another tuning job holds the machine, or other work of Ray's.
         """
         try:
@@ -222,6 +214,7 @@ class RayMachine:
                 f"{error}: all of its {self._node.cpus:g} CPUs and {self._node.gpus:g} GPUs have to be free in Ray; "
                 "`ray status -v` tells what takes them"
             ) from error
+        self._begun = True
 
     def run(self, request: TrialRequest) -> TrialRecord:
         """Measure one configuration there; see `TrialRunner.run`."""
@@ -246,8 +239,10 @@ class RayMachine:
         return found
 
     def close(self) -> None:
-        """End the program with the trial that it may run; may be called twice."""
-        if not self.lost:
+        """End the program with the trial that it may run; may be called twice, and while others wait for it."""
+        if not self._ray.is_initialized():  # it ended with the connection, and Ray would begin a cluster to be asked
+            return
+        if self._begun and not self.lost:
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._ray.get(self._actor.leave.remote(), timeout=_LEFT_WITHIN_S)
         self.lost = True

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 from trial_requests import trial_request
 
-from autotune.errors import RegistryError
+from autotune.errors import MachineLostError, RegistryError
 from autotune.registry import open_existing
 from autotune.study.optuna_store import KEY
 
@@ -97,15 +98,10 @@ def test_what_a_killed_node_measured_is_measured_on_another(place):
     with ray_cluster(3) as cluster, closing(RayCluster(cluster.address)) as connected:
         nodes = {node.node_id: node for node in connected.nodes()}
         assert len({node.address for node in nodes.values()}) == 1
-        machines = {
-            node_id: connected.start(
-                node,
-                NodeMachine,
-                NodeOrder(version=__version__, purpose="test", folder=str(place), emulated_node=node_id[:8]),
-                pickled({}),
-            )
-            for node_id, node in nodes.items()
-        }
+        machines = {node_id: connected.start(node, NodeMachine) for node_id, node in nodes.items()}
+        for node_id, machine in machines.items():
+            told = NodeOrder(version=__version__, purpose="test", folder=str(place), emulated_node=node_id[:8])
+            machine.begin(told, pickled({}))
         killed = next(iter(cluster.worker_nodes))
         with closing(MachinePool(machines.values(), wait_s=30.0)) as pool:
             requests = [trial_request(place, time_cap_s=1.0) for _ in range(7)]
@@ -122,6 +118,22 @@ def test_what_a_killed_node_measured_is_measured_on_another(place):
         assert hosts == {node_id[:8] for node_id in nodes} - {killed.node_id[:8]}
         until(lambda: not servers(), "the end of all trial servers")
         assert len(list((place / "home").glob("payload-*.pkl"))) <= 1, "only the killed node could not remove its own"
+
+
+def test_nobody_waits_for_a_node_that_starts_once_it_is_closed_and_no_cluster_is_begun_to_close_one(place):
+    told = NodeOrder(version=__version__, purpose="test", folder=str(place))
+    with ray_cluster(1) as cluster, ThreadPoolExecutor(1) as threads:
+        connected = RayCluster(cluster.address)
+        (node,) = connected.nodes()
+        first, second = (connected.start(node, NodeMachine) for _ in range(2))
+        first.begin(told, None)
+        begun = threads.submit(second.begin, told, None)  # the first one has all CPUs
+        second.close()
+        with pytest.raises(MachineLostError):
+            begun.result(WITHIN_S)
+        connected.close()
+        first.close()
+        assert not ray.is_initialized()
 
 
 @dataclass
@@ -187,12 +199,11 @@ def test_a_study_for_each_class_goes_on_when_a_node_is_killed(place):
     until(lambda: not servers(), "the end of all trial servers")
 
 
-def test_one_node_of_a_host_measures_and_keeps_archives_where_the_driver_was_told(place):
+def test_one_node_of_a_host_measures_and_uses_the_home_that_the_driver_was_told(place):
     with ray_cluster(2) as cluster:
-        end = ended(command(place, cluster.address, "--home", "own"))
+        end = ended(command(place, cluster.address, "--home", "own", "--trials", "3"))
     assert end.code == 0, end.err
     assert "is on the same host as node" in end.err
     (host,) = {record.machine.host for record in records_of(place / "own")}
     assert host == os.uname().nodename
-    assert list((place / "own" / "archives").iterdir())
     assert not (place / "home").exists()
