@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Protocol
 
 from autotune.compose.places import Places
 from autotune.compose.running import begin_run, finish_run, make_setting, make_tracker, warm_up
+from autotune.errors import AutotuneError
 from autotune.registry import Registry
 from autotune.spec import Inspection, StudyListener, StudySpec, StudySummary
 from autotune.trial import TrialPool
+
+_LOG = logging.getLogger(__name__)
 
 
 class ClassesListener(Protocol):
@@ -21,6 +26,32 @@ class ClassesListener(Protocol):
 
     def studying(self, machine_class: str) -> Sequence[StudyListener]:
         """Give listeners of the study of one class."""
+
+
+def decided(studies: Mapping[str, Future[StudySummary]], study: str) -> dict[str, StudySummary]:
+    """Wait for the studies of all classes; give how those ended that came to a decision, in their order.
+
+    One class without machines costs the others nothing: what was not decided is logged with its class.
+
+    Args:
+        studies: The study of each class.
+        study: Name of the study.
+
+    Raises:
+        AutotuneError: None was decided; it is the first one's error.
+    """
+    summaries: dict[str, StudySummary] = {}
+    errors: dict[str, AutotuneError] = {}
+    for name, future in studies.items():
+        try:
+            summaries[name] = future.result()
+        except AutotuneError as error:
+            errors[name] = error
+    if not summaries:
+        raise next(iter(errors.values()))
+    for name, error in errors.items():
+        _LOG.error("study %s is not decided for %s: %s", study, name, error)
+    return summaries
 
 
 class ClassStudies:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from autotune import __version__
+from autotune.compose.alike import check_alike
 from autotune.compose.places import Places
 from autotune.compose.ray_choice import NodeChoice
 from autotune.compose.ray_node import NodeMachine
 from autotune.compose.runs import inspect_dataset
 from autotune.errors import AutotuneError, ConflictError, DatasetError, FactoryError, MachineBusyError, NoMachineError
 from autotune.spec import Inspection, StudySpec
-from autotune.study.earlier import other_majors
 from autotune.trial import MachinePool
 from autotune.trial.ray import RayCluster, RayMachine, RayNode
 from autotune.trial.ray_messages import NodeOrder
@@ -181,7 +181,7 @@ class RayClasses:
         """Have a machine measure with the others of its class.
 
         Raises:
-            ConflictError: They have another dataset, or other major versions.
+            ConflictError: They would come to other results.
         """
         name = inspection.machine.machine_class
         with self._guard:
@@ -191,7 +191,7 @@ class RayClasses:
             if name not in self.pools:
                 self.inspections[name] = inspection
                 self.pools[name] = MachinePool(wait_s=self._awaited_s)
-            _check_alike(self.inspections[name], inspection)
+            check_alike(self._spec, self.inspections[name], inspection)
             self._machines[node.node_id] = machine
             self.pools[name].add(machine)
 
@@ -204,28 +204,6 @@ class RayClasses:
             sys_path=tuple(sys.path),
             emulated_node=node.short_id if self._emulated else None,
         )
-
-
-def _check_alike(first: Inspection, other: Inspection) -> None:
-    """Refuse to measure the same study on unlike data, or with libraries of unlike major versions.
-
-    Raises:
-        ConflictError: They are unlike.
-    """
-    if (first.dataset, first.sample_structure) != (other.dataset, other.sample_structure):
-        raise ConflictError(
-            f"it has another dataset ({other.dataset.length} samples of {other.sample_structure}) than node "
-            f"{first.machine.host} ({first.dataset.length} of {first.sample_structure}); bring both to the same state"
-        )
-    if other_majors(first.machine, other.machine):
-        raise ConflictError(
-            f"it has other versions ({_shown(other.machine.versions)}) than node {first.machine.host} "
-            f"({_shown(first.machine.versions)}); install the same major versions on both"
-        )
-
-
-def _shown(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _worst(errors: list[AutotuneError]) -> AutotuneError:

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from autotune.compose.class_studies import ClassesListener, ClassStudies
+from autotune.compose.class_studies import ClassesListener, ClassStudies, decided
 from autotune.compose.driving import driven
 from autotune.compose.places import Places
 from autotune.compose.ray_classes import NODE_AWAITED_S, RayClasses
@@ -51,7 +51,7 @@ def tune_on_ray(
             their records say so. Else one node of each host measures.
 
     Returns:
-        How it ended for each class of machines, that of most machines first.
+        How it ended for each class of machines that was decided, that of most machines first.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -71,10 +71,10 @@ def tune_on_ray(
     ):
         settle_interrupted(spec, registry, at)
         studies = ClassStudies(spec, at=at, registry=registry, listener=listener)
-        return _results(_decided(studies, classes, threads, listener))
+        return decided(_ended(studies, classes, threads, listener), spec.name)
 
 
-def _decided(
+def _ended(
     studies: ClassStudies, classes: RayClasses, threads: ThreadPoolExecutor, listener: ClassesListener
 ) -> dict[str, Future[StudySummary]]:
     """Run a study for each class, also for one whose first node joins meanwhile, until all that began have ended."""
@@ -89,10 +89,3 @@ def _decided(
             begun[name] = threads.submit(studies.decide, classes.pools[name], classes.inspections[name])
         if not wait(begun.values(), timeout=_LOOKED_EVERY_S).not_done:
             return begun
-
-
-def _results(begun: Mapping[str, Future[StudySummary]]) -> dict[str, StudySummary]:
-    """Wait for all studies; an error of one is raised once the others have come to their decision."""
-    for future in begun.values():
-        future.exception()
-    return {name: future.result() for name, future in begun.items()}

@@ -10,7 +10,7 @@ from contextlib import closing
 from types import TracebackType
 from typing import Self
 
-from autotune.compose.class_studies import ClassesListener, ClassStudies
+from autotune.compose.class_studies import ClassesListener, ClassStudies, decided
 from autotune.compose.places import Places
 from autotune.compose.shared_pool import SharedPool
 from autotune.compose.sharing_times import SharingTimes
@@ -74,13 +74,13 @@ class SharedRun:
             thread.join(_ENDS_WITHIN_S)
 
     def result(self) -> dict[str, StudySummary]:
-        """Wait for the end; give how it ended for each class, in the order in which they began.
+        """Wait for the end; give how it ended for each class that was decided, in the order in which they began.
 
         Raises:
-            NoMachineError: None joined in time, or none was left.
+            NoMachineError: None joined in time, or none was left in any class.
         """
         self._ended.result()
-        return {name: future.result() for name, future in self._summaries.items()}
+        return decided(self._summaries, self._study.name)
 
     def _watch(self) -> None:
         """Begin a study for each class that joins, until all that began have ended."""

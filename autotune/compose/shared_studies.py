@@ -45,12 +45,12 @@ def tune_shared(
         times: How long it waits.
 
     Returns:
-        How it ended for each class of machines that took part, in the order in which they began.
+        How it ended for each class of machines that was decided, in the order in which they began.
 
     Raises:
         SpecError: The study cannot be shared, or the registry cannot be reached by others.
         MachineBusyError: Somebody else drives the study, or another job holds this machine.
-        NoMachineError: No machine joined in time, or none was left.
+        NoMachineError: No machine joined in time, or none was left in any class.
     """
     check_shareable(spec)
     check_storage(at)
@@ -99,7 +99,7 @@ def work(
     Raises:
         SpecError: The driver's study differs from this machine's.
         MachineBusyError: Another job holds this machine.
-        ConflictError: Machines of this class measure another dataset, or with other major versions.
+        ConflictError: Machines of this class would come to other results.
         DatasetError: The dataset cannot be read here.
         RegistryError: The database cannot be reached for too long.
     """

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Literal, Protocol
 
+from autotune.compose.alike import check_alike
 from autotune.compose.holding import this_process
 from autotune.compose.places import Places
 from autotune.compose.runs import inspect_dataset
@@ -93,7 +94,7 @@ class SharedWorker:
         Raises:
             MachineBusyError: Another tuning job holds this machine.
             SpecError: The study is not the one of this machine's file.
-            ConflictError: Machines of this class measure another dataset, or with other major versions.
+            ConflictError: Machines of this class would come to other results.
             DatasetError: The dataset cannot be read here.
             RegistryError: The database cannot be reached for too long.
         """
@@ -118,9 +119,11 @@ class SharedWorker:
             found = self._inspection or inspect_dataset(self._runner, self._spec, at=self._at)
             self._inspection = found
             machine = StudyMachine(study=study.name, run=study.run, holder=this_process(), inspection=found)
-            if not self._registry.join_study(machine, self._times.claim_s):
+            first = self._registry.join_study(machine, self._times.claim_s)
+            if first is None:
                 return None
             held.callback(self._leave, machine)
+            check_alike(self._spec, first.inspection, found)
             self._listener.on_joined(machine)
             self._told_waiting = ""
             self._busy_at_s = self._clock()

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, or_, select, update
 
 from autotune.registry import lease_rows
-from autotune.registry.tables import TrialOrderRow
+from autotune.registry.tables import SharedStudyRow, TrialOrderRow
 from autotune.registry.writes import insert_once
+from autotune.spec import StudyMachine
 
 ATTEMPTS_MAX = 3
 """Workers that may be lost while they measure one order: more, and it is the order that ends them."""
@@ -44,20 +45,21 @@ def withdraw(connection: Connection, keys: Collection[str]) -> None:
     )
 
 
-def claim(
-    connection: Connection, study: str, machine_class: str, *, worker: str, life_us: int
-) -> tuple[str, int] | None:
-    """Take the order that waits longest; give its body and token, None where there is none.
+def claim(connection: Connection, machine: StudyMachine, life_us: int) -> tuple[str, int] | None:
+    """Take the order that waits longest for a machine; give its body and token, None where there is none.
 
     Orders that another worker is just taking are passed by. What the worker has taken already is given again, as a
-    lost connection may have hidden that from it.
+    lost connection may have hidden that from it. A run that the machine has not joined has nothing for it: orders are
+    those of the newest run.
     """
     now = lease_rows.now_us(connection)
-    mine = and_(TrialOrderRow.worker == worker, TrialOrderRow.state == "taken", TrialOrderRow.expires_us > now)
+    mine = and_(TrialOrderRow.worker == machine.key, TrialOrderRow.state == "taken", TrialOrderRow.expires_us > now)
     free = or_(TrialOrderRow.state == "open", and_(_lapsed(now), TrialOrderRow.attempts < ATTEMPTS_MAX))
+    joined = exists().where(SharedStudyRow.name == machine.study, SharedStudyRow.run == machine.run)
+    of_its_class = and_(TrialOrderRow.study == machine.study, TrialOrderRow.machine_class == machine.machine_class)
     statement = (
         select(TrialOrderRow.key, TrialOrderRow.body)
-        .where(TrialOrderRow.study == study, TrialOrderRow.machine_class == machine_class, or_(mine, free))
+        .where(joined, of_its_class, or_(mine, free))
         .order_by(mine.desc(), TrialOrderRow.created_us, TrialOrderRow.key)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -70,7 +72,7 @@ def claim(
         .where(TrialOrderRow.key == found.key)
         .values(
             state="taken",
-            worker=worker,
+            worker=machine.key,
             token=TrialOrderRow.token + 1,
             attempts=TrialOrderRow.attempts + 1,
             expires_us=now + life_us,

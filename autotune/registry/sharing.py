@@ -93,13 +93,10 @@ class Sharing(Transactions):
         spec = self._parse(StudySpec, row.body)
         return SharedStudy(name=row.name, run=row.run, spec=spec, ended=row.ended_us is not None, driven=driven)
 
-    def join_study(self, machine: StudyMachine, life_s: float) -> bool:
-        """Take part in a run; False where that is over.
-
-        Raises:
-            ConflictError: Machines of its class measure another dataset, or with other major versions.
-        """
-        return self._write(lambda connection: sharing_rows.join(connection, machine, _us(life_s)))
+    def join_study(self, machine: StudyMachine, life_s: float) -> StudyMachine | None:
+        """Take part in a run; give the machine of its class that joined first, None where the run is over."""
+        body = self._write(lambda connection: sharing_rows.join(connection, machine, _us(life_s)))
+        return None if body is None else self._parse(StudyMachine, body)
 
     def leave_study(self, worker: str) -> None:
         """Take no further part."""
@@ -110,15 +107,13 @@ class Sharing(Transactions):
         self._write(lambda connection: sharing_rows.stay(connection, worker, _us(life_s)))
 
     def claim_order(self, machine: StudyMachine, life_s: float) -> TrialClaim | None:
-        """Take the order that waits longest for a machine of this class; None where none does.
+        """Take the order that waits longest for a machine of this class; None where none does, or its run is over.
 
         The machine counts as taking part for as long as the claim lives.
         """
 
         def work(connection: Connection) -> tuple[str, int] | None:
-            taken = order_rows.claim(
-                connection, machine.study, machine.machine_class, worker=machine.key, life_us=_us(life_s)
-            )
+            taken = order_rows.claim(connection, machine, _us(life_s))
             if taken is not None:
                 sharing_rows.stay(connection, machine.key, _us(life_s))
             return taken
@@ -132,8 +127,10 @@ class Sharing(Transactions):
         """Have a claim, and the machine's presence, end later; False where the claim was lost."""
 
         def work(connection: Connection) -> bool:
-            sharing_rows.stay(connection, claim.worker, _us(life_s))
-            return order_rows.renew(connection, claim.order.key, claim.token, _us(life_s))
+            kept = order_rows.renew(connection, claim.order.key, claim.token, _us(life_s))
+            if kept:  # else it may have left meanwhile: a renewal waits for long where the database is away
+                sharing_rows.stay(connection, claim.worker, _us(life_s))
+            return kept
 
         return self._write(work)
 

@@ -6,12 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, select, update
 
-from autotune.errors import ConflictError
 from autotune.registry import lease_rows
-from autotune.registry.rows import major_versions
 from autotune.registry.tables import LeaseRow, SharedStudyRow, StudyMachineRow
 from autotune.registry.writes import insert_into, insert_once
-from autotune.spec import Inspection, StudyMachine, StudySpec
+from autotune.spec import StudyMachine, StudySpec
 
 
 def driving_lease(study: str) -> str:
@@ -57,20 +55,14 @@ def find(connection: Connection, study: str) -> tuple[Row[Any], bool] | None:
     return row, lease is not None and lease_rows.is_running(connection, lease, now)
 
 
-def join(connection: Connection, machine: StudyMachine, life_us: int) -> bool:
-    """Have a machine take part in a run; False where that is over.
-
-    Raises:
-        ConflictError: Machines of its class measure another dataset, or with other major versions.
-    """
+def join(connection: Connection, machine: StudyMachine, life_us: int) -> str | None:
+    """Have a machine take part in a run; give the body of the first of its class, None where the run is over."""
     # of two that join at once the second sees the first
     statement = select(SharedStudyRow.run, SharedStudyRow.ended_us).where(SharedStudyRow.name == machine.study)
     current = connection.execute(statement.with_for_update()).first()
     if current is None or current.run != machine.run or current.ended_us is not None:
-        return False
+        return None
     first = first_of_class(connection, machine.study, machine.run, machine.machine_class)
-    if first is not None:
-        _check_alike(StudyMachine.from_json(first), machine)
     now = lease_rows.now_us(connection)
     columns = {
         "key": machine.key,
@@ -82,7 +74,7 @@ def join(connection: Connection, machine: StudyMachine, life_us: int) -> bool:
         "body": machine.to_json(),
     }
     insert_once(connection, StudyMachineRow, columns)
-    return True
+    return first or machine.to_json()
 
 
 def stay(connection: Connection, worker: str, life_us: int) -> None:
@@ -127,20 +119,3 @@ def first_of_class(connection: Connection, study: str, run: str, machine_class: 
 
 def _forget_machines(connection: Connection, study: str) -> None:
     connection.execute(delete(StudyMachineRow).where(StudyMachineRow.study == study))
-
-
-def _check_alike(first: StudyMachine, other: StudyMachine) -> None:
-    """Refuse a machine whose results would not answer for those of its class."""
-    for what, value in _circumstances(first.inspection).items():
-        mine = _circumstances(other.inspection)[what]
-        if mine != value:
-            raise ConflictError(
-                f"machines of one class measure the same for study {first.study!r}, but {other.holder} has {what} "
-                f"{mine} and {first.holder} has {value}; bring both to the same state and start the worker again"
-            )
-
-
-def _circumstances(inspection: Inspection) -> dict[str, Any]:
-    facts = inspection.dataset
-    versions = major_versions(inspection.machine.versions)
-    return {"the dataset": facts.model_dump(mode="json"), "the major versions": versions}

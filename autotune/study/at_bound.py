@@ -38,7 +38,7 @@ def default_at_bound(runs: Runs, guesses: Guesses) -> AtBound | None:
     """
     setting = runs.setting
     bounds = guesses.bounds()
-    if not bounds or runs.capacity > 1:
+    if not bounds or not _on_one_machine(runs):
         return None
     accelerated = setting.inspection.machine.has_accelerator
     # of bounds that are alike the smallest batch is wanted: it costs the least memory
@@ -55,7 +55,7 @@ def _shown(runs: Runs, default: LoaderConfig) -> AtBound | None:
         record = runs.run(default, "confirm")
         probed = runs.probe((default.batch_size,))
         bound = None if isinstance(probed, Failure) else probed.bound(default.batch_size)
-        if record.measurement is None or bound is None:
+        if record.measurement is None or bound is None or not _on_one_machine(runs):
             return None
         rates.append(record.measurement.samples_per_s)
         bounds.append(bound)
@@ -63,6 +63,13 @@ def _shown(runs: Runs, default: LoaderConfig) -> AtBound | None:
     share = ratio_interval(rates, bounds)
     if share is None or share.low < HEADROOM_REACHED_SHARE or runs.run(default, "verify").measurement is None:
         return None
+    if not _on_one_machine(runs):
+        return None
     return AtBound(
         default=default, share=share, rates=tuple(rates), bounds=tuple(bounds), peak_bytes=max(peaks) or None
     )
+
+
+def _on_one_machine(runs: Runs) -> bool:
+    """Whether one machine measured all there is until now: others may join at any time, or take its place."""
+    return runs.capacity == 1 and len(runs.hosts) <= 1

@@ -125,13 +125,18 @@ class Race:
         """Run each once more, where the time allows no race, and order them by both runs.
 
         Args:
-            racing: The entrants; their runs in the search count as a block.
+            racing: The entrants, best first; their runs in the search count as a block where all are of one machine.
         """
-        known = {config: self._ledger.get(config) for config in racing}
-        logs = {config: [math.log(self._ledger.worth(record)) if record else None] for config, record in known.items()}
-        raced = Raced(logs=logs, survivors=list(racing), blocks=1)
+        known = [record for config in racing if (record := self._ledger.get(config))]
+        worth = {record.config: math.log(self._ledger.worth(record)) for record in known}
+        raced = Raced(logs={config: [] for config in racing}, survivors=list(racing))
         self._round(raced, 1)
-        raced.survivors.sort(key=lambda config: -fmean([log for log in raced.logs[config] if log is not None]))
+        if _of_one_machine([*known, *raced.records]):
+            raced.logs = {config: [worth.get(config), *logs] for config, logs in raced.logs.items()}
+            raced.blocks += 1
+        readings = {config: [log for log in raced.logs[config] if log is not None] for config in raced.survivors}
+        if all(readings.values()):  # else nothing was held against each other, and the search's order stays
+            raced.survivors.sort(key=lambda config: -fmean(readings[config]))
         raced.equivalent = raced.survivors[:1]
         return raced
 
@@ -172,3 +177,7 @@ class Race:
             if behind.upper(EQUIVALENCE_CONFIDENCE) < math.log1p(EQUIVALENCE_SHARE):
                 equivalent.append(config)
         raced.survivors, raced.equivalent = left, equivalent
+
+
+def _of_one_machine(records: Iterable[TrialRecord]) -> bool:
+    return len({record.machine.host for record in records if record.machine is not None}) <= 1

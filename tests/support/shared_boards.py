@@ -17,7 +17,7 @@ from autotune.trial.replay import ReplayRunner
 SPACE = {"batch_size": [8, 16], "num_workers": [0, 1], "cache": ["none"], "archive": ["files"], "prefetch_factor": [2]}
 SPEC = spec_from_fields({"name": "s", "dataset": "my:make", "budget": "90s", "space": SPACE})
 INSPECTION = Inspection(
-    dataset=DATASET, machine=MACHINE, sample_structure="x", sample_bytes=1000, largest_sample_bytes=1000
+    dataset=DATASET, machine=MACHINE, sample_structure=DATASET.structure, sample_bytes=1000, largest_sample_bytes=1000
 )
 CONFIGS = sorted(Space.of_study(SPEC, INSPECTION).points, key=lambda config: config.label())
 TIMES = SharingTimes(claim_s=30.0, poll_s=0.01, awaited_s=30.0)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from autotune.compose import places
-from autotune.compose.ray_studies import _decided, tune_on_ray
+from autotune.compose.ray_studies import _ended, tune_on_ray
 from autotune.errors import MachineBusyError
 from autotune.registry import driving_lease, open_registry
 from autotune.spec.study_file import spec_from_fields
@@ -59,7 +59,7 @@ def test_a_class_whose_first_node_joins_later_gets_a_study_in_the_same_run():
             return inspection
 
     with ThreadPoolExecutor() as threads:
-        ended = _decided(Studies(), classes, threads, told)
+        ended = _ended(Studies(), classes, threads, told)
     assert list(ended) == ["many", "one", "late"], "that of most machines is the first"
     assert {future.result() for future in ended.values()} == set(classes.inspections.values())
     assert told.present == [{"one": 1, "many": 3}, {"one": 1, "many": 3, "late": 1}]

@@ -7,7 +7,6 @@ import pytest
 from registry_values import record
 from trial_requests import trial_request
 
-from autotune.errors import ConflictError
 from autotune.registry import open_registry, order_rows
 from autotune.spec import DatasetFacts, Inspection, MachineFacts, OrderAnswer, StudyMachine, StudySpec, TrialOrder
 
@@ -162,17 +161,12 @@ def test_a_study_is_driven_while_its_lease_runs_and_open_until_it_has_ended(regi
     assert (registry.shared_study("s").ended, registry.shared_study("s").driven) == (True, False)
 
 
-@pytest.mark.parametrize(
-    ("other", "named"),
-    [({"dataset": DATASET.replace(length=11)}, "dataset"), ({"torch": "3.0.0"}, "major versions")],
-)
-def test_a_machine_with_another_dataset_or_other_major_versions_than_its_class_is_refused(registry, other, named):
+def test_a_machine_that_joins_hears_who_was_the_first_of_its_class(registry):
     registry.share_study(SPEC, "r")
-    first = joined(registry)
-    with pytest.raises(ConflictError, match=named):
-        registry.join_study(machine(**other), LIFE_S)
-    joined(registry, torch="2.9.1")
-    assert registry.join_study(machine(cpus=64, **other), LIFE_S)  # the first of another class
+    first, second, larger = machine(), machine(torch="2.9.1"), machine(cpus=64)
+    assert [registry.join_study(one, LIFE_S) for one in (first, second, larger)] == [first, first, larger]
+    registry.leave_study(first.key)
+    assert registry.join_study(machine(), LIFE_S) == first
     assert registry.first_machine("s", "r", first.machine_class) == first
 
 
@@ -186,6 +180,26 @@ def test_a_machine_counts_as_there_while_it_measures(registry, tmp_path):
     registry.leave_study(one.key)
     registry.renew_claim(claim, LIFE_S)
     assert registry.machines_present("s", "r") == {one.machine_class: 1}
+
+
+def test_a_renewal_that_comes_after_the_answer_has_a_machine_that_left_count_no_more(registry, tmp_path):
+    registry.share_study(SPEC, "r")
+    one, order = joined(registry), order_of(tmp_path, "a")
+    registry.place_order("s", one.machine_class, order)
+    claim = registry.claim_order(one, LIFE_S)
+    assert registry.answer_order(claim, answer_of(order))
+    registry.leave_study(one.key)
+    assert not registry.renew_claim(claim, LIFE_S)
+    assert registry.machines_present("s", "r") == {}
+
+
+def test_what_a_later_run_orders_is_for_those_alone_that_have_joined_it(registry, tmp_path):
+    registry.share_study(SPEC, "r")
+    one, order = joined(registry), order_of(tmp_path, "a")
+    registry.share_study(SPEC, "r2")
+    registry.place_order("s", one.machine_class, order)
+    assert registry.claim_order(one, LIFE_S) is None
+    assert registry.claim_order(joined(registry, run="r2"), LIFE_S).order == order
 
 
 def test_a_machine_counts_as_there_while_it_says_so(registry):
@@ -237,7 +251,10 @@ def test_what_was_told_to_be_kept_is_there_however_often_drivers_take_over(postg
         def work(one):
             while not over.is_set():
                 claim = registry.claim_order(one, LIFE_S)
-                if claim is not None and registry.answer_order(claim, answer_of(claim.order)):
+                if claim is None:
+                    one = machine(run=registry.shared_study("s").run)
+                    registry.join_study(one, LIFE_S)
+                elif registry.answer_order(claim, answer_of(claim.order)):
                     kept.extend(request.key for request in claim.order.requests)
 
         threads = [threading.Thread(target=work, args=(one,)) for one in workers]

@@ -52,3 +52,21 @@ def test_slurm_submits_the_next_night_once_however_often_a_job_is_started(tmp_pa
     calls = (tmp_path / "calls").read_text()
     assert ("sbatch --begin=" in calls) == submitted
     assert "srun --cpus-per-task=8 .venv/bin/autotune nightly studies/" in calls
+
+
+@pytest.mark.parametrize(("codes", "left"), [([4, 4, 0], 0), ([4, 3], 3), ([1], 1)])
+def test_a_driver_that_slurm_starts_again_elsewhere_waits_for_its_lease_to_end(tmp_path, codes, left):
+    (tmp_path / "my_project").mkdir()
+    (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
+    programs = {
+        "srun": 'code=$(head -n 1 "$HOME/codes"); sed -i 1d "$HOME/codes"; exit "$code"',
+        "sleep": 'echo "$@" >> "$HOME/slept"',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "0"}
+    done = subprocess.run(["bash", SCHEDULES / "workers.sbatch"], env=environment, check=False)
+    assert done.returncode == left
+    assert (tmp_path / "codes").read_text() == "", "as often as it was to"
+    assert (tmp_path / "slept").exists() == (len(codes) > 1)

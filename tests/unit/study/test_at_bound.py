@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from autotune.spec import Bound, Failure, Line, LoaderConfig, Profile
+from autotune.trial import SinglePool
 from autotune.trial.replay import ReplayRunner
 
 SIZES = (16, 32)
@@ -55,6 +56,30 @@ def test_a_default_that_is_not_shown_to_reach_it_is_searched_further(study):
     for rate, noise in ((90.0, 0.004), (99.0, 0.06)):
         _, summary = study(rate, noise=noise)
         assert summary.trials.total > 0
+
+
+@pytest.mark.parametrize("run", [3, 8])
+def test_pairs_that_others_join_show_nothing_as_rate_and_bound_may_be_of_two_machines(make_bench, run):
+    class Growing(SinglePool):
+        @property
+        def capacity(self):
+            return 1 if bench.runner.runs < run else 2
+
+    bench = make_bench(lambda _: (99.5,), runner_class=Probing, noise=0.004)
+    summary = replace(bench, setting=replace(bench.setting, pool=Growing(bench.runner))).run()
+    assert summary.trials.total > 0
+
+
+@pytest.mark.parametrize("run", [4, 8])
+def test_pairs_of_which_another_machine_takes_over_the_rest_show_nothing(make_bench, run):
+    class Replaced(Probing):
+        def run(self, request):
+            record = super().run(request)
+            host = "one" if self.runs < run else "other"
+            return record.replace(machine=record.machine.replace(host=host))
+
+    bench = make_bench(lambda _: (99.5,), runner_class=Replaced, noise=0.004)
+    assert bench.run().trials.total > 0
 
 
 def test_a_bound_that_the_default_is_not_near_costs_no_pairs(make_bench):

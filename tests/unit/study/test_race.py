@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from study_records import measured_record, measurement, record
+from study_records import MACHINE, measured_record, measurement, record
 
 from autotune.constants import (
     RACE_BLOCKS_MAX,
@@ -18,6 +18,7 @@ from autotune.study.runs import Runs
 from autotune.units import GIB, MIB
 
 OVER = Failure(kind="device_memory", phase="measure", message="the peak passed the limit")
+SENSELESS = Failure(kind="senseless", phase="report", message="the rate was no number")
 
 
 def config(batch_size=32, **fields):
@@ -65,6 +66,21 @@ def test_a_rematch_counts_the_search_as_one_run_and_orders_by_both(make_race):
     assert race.rematch([slow, fast]).survivors == [fast, slow]
     assert [len(logs) for logs in raced.logs.values()] == [2, 2]
     assert runs.processes == 4
+
+
+def test_in_a_rematch_what_another_machine_measured_in_the_search_is_held_against_nothing(make_race):
+    slow, fast = config(num_workers=1), config(num_workers=2)
+    runs, race = make_race(lambda one: (100.0 + one.num_workers,))
+    runs.ledger.add(measured_record(slow, 150.0, machine=MACHINE.replace(host="faster")))
+    raced = race.rematch([slow, fast])
+    assert (raced.survivors, raced.equivalent, raced.blocks) == ([fast, slow], [fast], 1)
+
+
+def test_a_rematch_that_comes_to_no_reading_leaves_the_order_of_the_search(make_race):
+    slow, bad = config(num_workers=1), config(num_workers=2)
+    runs, race = make_race(lambda one: (100.0,) if one == slow else SENSELESS)
+    runs.ledger.add(measured_record(bad, 150.0, machine=MACHINE.replace(host="faster")))
+    assert race.rematch([bad, slow]).survivors == [bad, slow]
 
 
 def test_who_breaks_a_limit_in_a_rematch_leaves_it(make_race):
