@@ -42,8 +42,8 @@ where it was when the same command is given again.
 With --shared other machines measure too, one trial at a time each: `autotune worker --study NAME` there joins at any \
 time. Machines of another class get a study of their own in the same run.
 
-With --ray every node of a Ray cluster measures likewise. The package, the dataset and this version of autotune have \
-to be there on all of them."""
+With --ray every node of a Ray cluster measures likewise, one of each host. The package, the dataset and this version \
+of autotune have to be there on all of them."""
 
 
 def command(
@@ -60,7 +60,7 @@ def command(
     ] = True,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Measure on a Ray cluster: auto, host:port or ray://host:port."),
+        typer.Option(metavar="ADDRESS", help="Measure on a Ray cluster: auto or host:port."),
     ] = None,
 ) -> None:
     """Search, measure and confirm the fastest configuration of a study."""
@@ -83,7 +83,7 @@ def command(
         # Ray writes what it hears of nodes to standard output, which is for the result alone
         with naming_the_factory(study), redirect_stdout(sys.stderr):
             if ray is not None:
-                ended = tune_on_ray(spec, ray, at=at, listener=told, own_home=home)
+                ended = tune_on_ray(spec, ray, at=at, listener=told, own_home=None if home is None else at.home)
             else:
                 ended = tune_shared(spec, at=at, listener=told, measures=measure)
         tell_classes(ended, as_json)

@@ -87,7 +87,7 @@ def build_on_ray(
     Args:
         spec: The study.
         options: Options of `autotune archive build`, but for rank and world size.
-        address: Of the cluster: `auto` is the one that this machine belongs to; else `host:port` or `ray://host:port`.
+        address: Of the cluster: `auto` is the one that this machine belongs to; else `host:port`.
         told: Is called with what became of it on a node, as each of them ends.
         connected_within_s: How long the cluster gets to answer.
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
+
 from autotune import __version__
 from autotune.errors import AutotuneError, MachineBusyError, TrialServerError
 from autotune.home import archive_limit_bytes, disk_cache_limit_bytes, home_folder, lock_file
@@ -16,6 +18,8 @@ from autotune.study.lock import machine_lock
 from autotune.trial import LocalRunner
 from autotune.trial.payload import private_file
 from autotune.trial.ray_messages import NodeAnswer, NodeOrder
+
+_THREADS_VARIABLE = "OMP_NUM_THREADS"
 
 
 class NodeMachine:
@@ -48,7 +52,7 @@ class NodeMachine:
             return NodeAnswer(busy=str(error)).to_json()
         except (AutotuneError, OSError) as error:
             return NodeAnswer(refusal=str(error)).to_json()
-        self._runner = LocalRunner(emulated_node=told.emulated_node)
+        self._runner = LocalRunner(emulated_node=told.emulated_node, unset=_set_by_ray())
         return NodeAnswer().to_json()
 
     def measure(self, request: str) -> str:
@@ -107,6 +111,19 @@ class NodeMachine:
             archive_limit_bytes=archive_limit_bytes(self._home),
             cache_limit_bytes=disk_cache_limit_bytes(self._home),
         )
+
+
+def _set_by_ray() -> tuple[str, ...]:
+    """Name what Ray sets in its workers alone: with its number of threads another machine would be measured.
+
+    Ray sets it where nobody else did, so it is Ray's where the process that started this one has none.
+    """
+    try:
+        raylet = psutil.Process().parent()
+        given = {} if raylet is None else raylet.environ()
+    except psutil.Error:
+        given = {}
+    return () if _THREADS_VARIABLE in given else (_THREADS_VARIABLE,)
 
 
 def _lock_of(node: str | None) -> Path:

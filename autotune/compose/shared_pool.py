@@ -23,6 +23,7 @@ from autotune.spec import (
     TrialRequest,
 )
 from autotune.trial import Records
+from autotune.trial.lost_trials import loss_over, lost_records
 from autotune.units import format_seconds
 
 _PRESENT_EVERY_S = 1.0
@@ -171,7 +172,7 @@ class SharedPool:
             with self._guard:
                 found = self._pending.pop(key, None)
             if found is not None:
-                found[1].set_result(answer or _given_up(found[0], self._study.name))
+                found[1].set_result(answer or _given_up(found[0]))
 
     def _final(self, keys: Collection[str]) -> Mapping[str, OrderAnswer | None]:
         """Give what orders came to; one that is given up is withdrawn, so that no late answer is taken for kept."""
@@ -209,30 +210,8 @@ class SharedPool:
         return self._board.machines_present(self._study.name, self._study.run).get(self._class, 0)
 
 
-def _given_up(order: TrialOrder, study: str) -> OrderAnswer:
-    """Answer an order that too many machines were lost over: it is what ends them, as far as one request alone can be.
-
-    Of several nobody knows which one does, if any: machines are also taken away. Their block goes without a reading.
-    """
-    alone = len(order.requests) == 1
-    what = "it" if alone else f"it and {len(order.requests) - 1} others in turn"
-    failure = Failure(
-        kind="crashed" if alone else "senseless",
-        phase="start",
-        message=f"machines were lost one after another while they measured {what} for {study}; it is not tried again",
-    )
+def _given_up(order: TrialOrder) -> OrderAnswer:
+    """Answer an order that too many machines were lost over."""
     if order.task == "probe":
-        return OrderAnswer(failure=failure)
-    records = tuple(
-        TrialRecord(
-            key=one.key,
-            study=one.study,
-            number=one.number,
-            phase=one.phase,
-            workload=one.workload,
-            config=one.config,
-            failure=failure,
-        )
-        for one in order.requests
-    )
-    return OrderAnswer(records=records)
+        return OrderAnswer(failure=loss_over(order.requests))
+    return OrderAnswer(records=lost_records(order.requests))

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,9 +24,10 @@ class ServerConnection:
 
     Args:
         fresh: Whether it starts a fresh interpreter for each trial.
+        unset: Variables of this process's environment that it does not get.
     """
 
-    def __init__(self, *, fresh: bool) -> None:
+    def __init__(self, *, fresh: bool, unset: Collection[str] = ()) -> None:
         ours, theirs = socket.socketpair()
         self.socket = ours
         self._lines = Lines()
@@ -37,7 +39,8 @@ class ServerConnection:
                 stdout=sys.stderr.fileno() if _has_descriptor(sys.stderr) else subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": _python_path()},
+                env={name: value for name, value in os.environ.items() if name not in unset}
+                | {"PYTHONPATH": _python_path()},
             )
         except OSError as error:
             ours.close()

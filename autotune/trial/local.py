@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +63,7 @@ class LocalRunner:
         cpu_cap: Most CPUs that the user allows.
         emulated_node: Name of this machine where it shares its host with others that pretend to be machines: records
             carry it, and CPU time of others is not looked at where the consumer's step is emulated.
+        unset: Variables of this process's environment that trials do not get.
         on_progress: Told phase, samples done and all samples of slow preparations; never while a window is timed.
     """
 
@@ -72,11 +73,13 @@ class LocalRunner:
         start: Literal["fork", "fresh"] | None = None,
         cpu_cap: int | None = None,
         emulated_node: str | None = None,
+        unset: Collection[str] = (),
         on_progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self._start = start or ("fork" if sys.platform == "linux" else "fresh")
         self._cpu_cap = cpu_cap
         self._emulated_node = emulated_node
+        self._unset = unset
         self._on_progress = on_progress
         self._server: ServerConnection | None = None
         self._lock = threading.Lock()
@@ -191,7 +194,7 @@ class LocalRunner:
         for _ in range(_SERVER_STARTS):
             if self._server is None or not self._server.alive:
                 self.close()
-                self._server = ServerConnection(fresh=self._start == "fresh")
+                self._server = ServerConnection(fresh=self._start == "fresh", unset=self._unset)
             try:
                 self._server.order(order, pipe=pipe, log=log)
             except OSError as error:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from autotune.errors import MachineBusyError, MachineLostError, NoMachineError, TrialServerError
 from autotune.spec import Failure, Inspection, Profile, TrialRequest
 from autotune.trial._base import OnRecord, Records, TrialRunner
+from autotune.trial.lost_trials import loss_over, lost_records
 from autotune.units import format_seconds
 
 _logger = logging.getLogger(__name__)
@@ -22,15 +23,26 @@ _Found = TypeVar("_Found")
 
 _LOSSES = (MachineLostError, MachineBusyError, TrialServerError)
 """What says that a machine cannot measure, rather than that a configuration is bad."""
+_LOSSES_MAX = 3
+"""Machines that may be lost over one job: a configuration that ends its machine would take all of them."""
 _ENDS_WITHIN_S = 20.0
 """How long the threads get to see that their machines were closed."""
 
 
 @dataclass(eq=False)
 class _Job:
-    """Something that one machine is to do."""
+    """Something that one machine is to do.
+
+    Attributes:
+        work: Does it.
+        lost: What it comes to where too many machines were lost over it.
+        losses: How many were.
+        future: Of what it comes to.
+    """
 
     work: Callable[[TrialRunner], Any]
+    lost: Callable[[], Any]
+    losses: int = 0
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -38,7 +50,7 @@ class MachinePool:
     """Measures on several machines at once; a `autotune.trial.TrialPool`.
 
     A machine is lost where its runner raises `MachineLostError`, `MachineBusyError` or `TrialServerError`: it gets no
-    more work, and what it did is done first by the next one that is free.
+    more work, and what it did is done first by the next one that is free. What three were lost over is a failure.
 
     Args:
         runners: The machines. The pool closes them.
@@ -71,15 +83,17 @@ class MachinePool:
 
     def submit(self, requests: Sequence[TrialRequest], *, on_record: OnRecord | None = None) -> Future[Records]:  # noqa: ARG002 - the protocol's
         """Measure requests on one machine; see `TrialPool.submit`."""
-        return self._put(lambda runner: tuple(runner.run(request) for request in requests))
+        return self._put(
+            lambda runner: tuple(runner.run(request) for request in requests), lost=lambda: lost_records(requests)
+        )
 
     def inspect(self, request: TrialRequest) -> Inspection | Failure:
         """Look at dataset and machine; see `TrialPool.inspect`."""
-        return self._put(lambda runner: runner.inspect(request)).result()
+        return self._put(lambda runner: runner.inspect(request), lost=lambda: loss_over([request])).result()
 
     def probe(self, request: TrialRequest) -> Profile | Failure:
         """Look at where time and memory go; see `TrialPool.probe`."""
-        return self._put(lambda runner: runner.probe(request)).result()
+        return self._put(lambda runner: runner.probe(request), lost=lambda: loss_over([request])).result()
 
     def close(self) -> None:
         """Drop what waits and close all machines; may be called twice."""
@@ -94,12 +108,14 @@ class MachinePool:
         for thread in machines.values():
             thread.join(_ENDS_WITHIN_S)
 
-    def _put(self, work: Callable[[TrialRunner], _Found]) -> Future[_Found]:
-        job = _Job(work)
+    def _put(self, work: Callable[[TrialRunner], _Found], *, lost: Callable[[], _Found]) -> Future[_Found]:
+        job = _Job(work, lost)
         job.future.set_running_or_notify_cancel()
         with self._changed:
             self._jobs.append(job)
-            if not self._machines:
+            if self._closed:
+                self._fail_waiting("the pool was closed")
+            elif not self._machines:
                 self._begin_patience()
             self._changed.notify()
         return job.future
@@ -126,14 +142,21 @@ class MachinePool:
         with self._changed:
             del self._machines[runner]
             self._last_loss = str(error)
-            self._jobs.appendleft(job)
+            job.losses += 1
+            given_up = job.losses >= _LOSSES_MAX and not self._closed
+            if not given_up:
+                self._jobs.appendleft(job)
             if self._closed:
                 self._fail_waiting("the pool was closed")
-            elif not self._machines:
+            elif self._jobs and not self._machines:
                 self._begin_patience()
             self._changed.notify()
             left = len(self._machines)
-        _logger.warning("%s; what it measured is measured on another of %d machines", error, left)
+        if given_up:
+            _logger.warning("%s; it is the last of %d that were lost over the same trial", error, job.losses)
+            job.future.set_result(job.lost())
+        else:
+            _logger.warning("%s; what it measured is measured on another of %d machines", error, left)
         with suppress(Exception):  # whatever is wrong with it, it gets no more work
             runner.close()
 

@@ -34,6 +34,7 @@ _STARTED_WITHIN_S = 90.0
 _ANSWERED_WITHIN_S = 60.0
 """How much longer than its time-outs allow a node may take for a trial, before it counts as lost."""
 _LEFT_WITHIN_S = 5.0
+_SHORT = 8
 _WAY_IN = "`ray status --address ADDRESS` tells whether one is up, `ray start --head` starts one"
 
 
@@ -62,27 +63,29 @@ class RayNode:
 
     Attributes:
         node_id: Ray's key of it.
-        host: Host name.
-        gpus: Accelerators that Ray manages there; all of them are reserved while the node measures.
-        emulated: Whether it shares its host with other nodes.
+        name: Name for people: that of the host, with the beginning of the key where hosts do not tell nodes apart.
+        address: Of the host in the cluster; nodes that have it in common are on one host.
+        cpus: CPUs that Ray manages there; all of them are reserved while the node measures.
+        gpus: Accelerators likewise.
     """
 
     node_id: str
-    host: str
+    name: str
+    address: str
+    cpus: float
     gpus: float
-    emulated: bool
 
     @property
-    def name(self) -> str:
-        """Name for people: that of the host, with the beginning of the key where hosts do not tell nodes apart."""
-        return f"{self.host}/{self.node_id[:8]}" if self.emulated else self.host
+    def short_id(self) -> str:
+        """Beginning of the key."""
+        return self.node_id[:_SHORT]
 
 
 class RayCluster:
     """A connection to a Ray cluster, which this process joins as a driver.
 
     Args:
-        address: `auto` is the cluster that this machine belongs to; else `host:port`, or `ray://host:port`.
+        address: `auto` is the cluster that this machine belongs to; else `host:port`.
         connected_within_s: How long the cluster gets to answer.
 
     Raises:
@@ -105,47 +108,34 @@ class RayCluster:
     def nodes(self) -> list[RayNode]:
         """List the nodes that are up."""
         up = [node for node in self._ray.nodes() if node["Alive"]]
-        shared = Counter(node["NodeManagerHostname"] for node in up)
+        named = Counter(node["NodeManagerHostname"] for node in up)
         return [
             RayNode(
                 node_id=node["NodeID"],
-                host=node["NodeManagerHostname"],
+                name=_name(node, alone=named[node["NodeManagerHostname"]] == 1),
+                address=node["NodeManagerAddress"],
+                cpus=node["Resources"].get("CPU", 0.0),
                 gpus=node["Resources"].get("GPU", 0.0),
-                emulated=shared[node["NodeManagerHostname"]] > 1,
             )
             for node in up
         ]
 
-    def start(
-        self, node: RayNode, program: Callable[[], NodeProgram], order: NodeOrder, payload: bytes | None
-    ) -> RayMachine:
-        """Start a program on a node.
+    def start(self, node: RayNode, program: Callable[[], NodeProgram]) -> RayMachine:
+        """Have a program started on a node, which no other work of Ray's shares meanwhile; `RayMachine.begin` waits.
 
         Args:
             node: Where.
             program: Class of what runs there, which can import it.
-            order: What it is told first.
-            payload: Objects without a dotted path; None without.
-
-        Raises:
-            MachineLostError: The node does not start it, or refuses; the message says why.
-            MachineBusyError: Another tuning job holds the machine.
         """
         actor_class = self._ray.remote(program)
         actor = actor_class.options(
-            num_cpus=0,
+            num_cpus=node.cpus,
             num_gpus=node.gpus,
             max_restarts=0,
             max_concurrency=2,  # so that it can be told to leave while it measures
             scheduling_strategy=_on(node),
         ).remote()
-        machine = RayMachine(self._ray, actor, name=node.name)
-        try:
-            machine.begin(order, payload)
-        except (MachineLostError, MachineBusyError):
-            machine.close()
-            raise
-        return machine
+        return RayMachine(self._ray, actor, node)
 
     def call_each(
         self, work: Callable[[str], str], told: Mapping[RayNode, str]
@@ -177,36 +167,61 @@ class RayCluster:
         return answer
 
 
+class _LateError(MachineLostError):
+    """A node has not answered in time."""
+
+
 class RayMachine:
     """A node that measures; a `autotune.trial.TrialRunner`.
 
     Every method raises `MachineLostError` where the node is gone, and `TrialServerError` where it can start no process.
 
+    Attributes:
+        name: Name for people.
+        lost: Whether it gets no more work.
+        finished: Trials that it has measured.
+
     Args:
         ray: The package.
         actor: The program on the node.
-        name: Name for people.
+        node: Where it is.
     """
 
-    def __init__(self, ray: Any, actor: Any, *, name: str) -> None:
-        self.name = name
+    def __init__(self, ray: Any, actor: Any, node: RayNode) -> None:
+        self.name = node.name
         self.lost = False
+        self.finished = 0
+        self._begun = False
+        self._node = node
         self._ray = ray
         self._actor = actor
 
     def begin(self, order: NodeOrder, payload: bytes | None) -> None:
-        """Have it take the machine's lock.
+        """Wait until it runs, and have it take the machine's lock.
+
+        Args:
+            order: What it is told first.
+            payload: Objects without a dotted path; None without.
 
         Raises:
-            MachineBusyError: Another tuning job holds the machine.
+            MachineLostError: The node does not start it, or refuses; the message says why.
+            MachineBusyError: Another tuning job holds the machine, or other work of Ray's.
         """
-        self._ask(self._actor.begin, order.to_json(), payload, within_s=_STARTED_WITHIN_S)
+        try:
+            self._ask(self._actor.begin, order.to_json(), payload, within_s=_STARTED_WITHIN_S)
+        except _LateError as error:
+            raise MachineBusyError(
+                f"{error}: all of its {self._node.cpus:g} CPUs and {self._node.gpus:g} GPUs have to be free in Ray; "
+                "`ray status -v` tells what takes them"
+            ) from error
+        self._begun = True
 
     def run(self, request: TrialRequest) -> TrialRecord:
         """Measure one configuration there; see `TrialRunner.run`."""
         within_s = (1 + RETRY_LIMIT) * request.timeout_s + _ANSWERED_WITHIN_S
         answer = self._ask(self._actor.measure, request.to_json(), within_s=within_s)
         assert answer.record is not None  # noqa: S101 - what is no error has it
+        self.finished += 1
         return answer.record
 
     def inspect(self, request: TrialRequest) -> Inspection | Failure:
@@ -224,8 +239,10 @@ class RayMachine:
         return found
 
     def close(self) -> None:
-        """End the program with the trial that it may run; may be called twice."""
-        if not self.lost:
+        """End the program with the trial that it may run; may be called twice, and while others wait for it."""
+        if not self._ray.is_initialized():  # it ended with the connection, and Ray would begin a cluster to be asked
+            return
+        if self._begun and not self.lost:
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._ray.get(self._actor.leave.remote(), timeout=_LEFT_WITHIN_S)
         self.lost = True
@@ -237,7 +254,8 @@ class RayMachine:
         try:
             answer = NodeAnswer.from_json(self._ray.get(method.remote(*values), timeout=within_s))
         except errors.GetTimeoutError as error:
-            raise self._loss(f"has not answered within {format_seconds(within_s)}") from error
+            self.lost = True
+            raise _LateError(f"node {self.name} has not answered within {format_seconds(within_s)}") from error
         except errors.RayTaskError as error:
             raise self._loss(f"cannot measure: {_last_line(error)}") from error
         except errors.RayError as error:
@@ -253,6 +271,11 @@ class RayMachine:
     def _loss(self, what: str) -> MachineLostError:
         self.lost = True
         return MachineLostError(f"node {self.name} {what}")
+
+
+def _name(node: Mapping[str, Any], *, alone: bool) -> str:
+    host: str = node["NodeManagerHostname"]
+    return host if alone else f"{host}/{node['NodeID'][:_SHORT]}"
 
 
 def _on(node: RayNode) -> Any:
@@ -280,7 +303,7 @@ def _connect(ray: Any, address: str, *, within_s: float) -> None:
     Raises:
         NoMachineError: There is none at that address.
     """
-    if address != "auto" and "://" not in address:
+    if address != "auto":
         _check_reachable(address, within_s=within_s)
     try:
         with _handler_kept(signal.SIGTERM):
@@ -308,8 +331,8 @@ def _check_reachable(address: str, *, within_s: float) -> None:
         NoMachineError: Nobody does.
     """
     host, separator, port = address.rpartition(":")
-    if not separator or not port.isdecimal():
-        raise SpecError(f"the address of a Ray cluster is auto, host:port or ray://host:port, got {address!r}")
+    if not separator or not port.isdecimal() or "://" in host:
+        raise SpecError(f"the address of a Ray cluster is auto or host:port, got {address!r}")
     try:
         socket.create_connection((host, int(port)), timeout=within_s).close()
     except OSError as error:

@@ -14,7 +14,7 @@ class NodeOrder(Value):
         home: Folder of archives and caches that the driver was told to use; None is the node's own.
         folder: The driver's current folder, which is taken where it is there.
         sys_path: The driver's import path, of which the node takes what it has behind its own.
-        emulated_node: Name of the node where it shares its host with others; None where it does not.
+        emulated_node: Name of the node where those of one host count as machines of their own; None where it does not.
     """
 
     version: str

@@ -60,7 +60,7 @@ class Killer:
             machine.close()
 
     def _kill(self):
-        while self._spare and not self._ended.wait(self._draw.uniform(0, 0.15)):
+        while self._spare and not self._ended.wait(self._draw.uniform(0.05, 0.35)):
             machine = self._serving.pop(self._draw.randrange(AT_ONCE))
             machine.kill()
             self.killed.append(machine.host)
@@ -93,6 +93,9 @@ def check_study(replays, pool, seed):
     assert len({record.config for record in searched}) == len(searched)
     told = {trial.user_attrs[KEY]: trial for trial in study.get_trials() if KEY in trial.user_attrs}
     assert told.keys() == {record.key for record in searched}
-    assert {trial.state for trial in told.values()} == {TrialState.COMPLETE}
-    assert summary.process_runs == sum(record.attempts for record in records if record.wall_s) + 1
+    # by chance three machines may be killed over the same trial, which is left then
+    left = {record.key for record in records if record.failure and record.failure.kind in ("crashed", "senseless")}
+    assert {trial.state for key, trial in told.items() if key not in left} == {TrialState.COMPLETE}
+    run = [record for record in records if record.wall_s or record.key in left]
+    assert summary.process_runs == sum(record.attempts for record in run) + 1
     assert summary.outcome == "gain"

@@ -18,7 +18,7 @@ from autotune.spec import LoaderConfig
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
 from ray_clusters import ray_cluster
-from trial_datasets import Plain
+from trial_datasets import SlowKnown
 
 pytestmark = [pytest.mark.fault, pytest.mark.long]
 
@@ -26,7 +26,7 @@ SUPPORT = Path(__file__).resolve().parent.parent / "support"
 COUNT = 600
 STUDY = f"""\
 name: stored
-dataset: {{factory: "trial_datasets:Plain", arguments: {{count: {COUNT}, work_ms: 20}}}}
+dataset: {{factory: "trial_datasets:SlowKnown", arguments: {{count: {COUNT}, sleep_ms: 40}}}}
 budget: 10s
 """
 MAIN = "from autotune.cli import main; main()"
@@ -86,10 +86,10 @@ def test_what_a_killed_node_had_in_hand_is_built_by_the_others(build, tmp_path):
     (lost,) = [one for one in nodes if one["failure"]]
     assert "it was lost" in lost["failure"]
     assert {one["samples"] for one in nodes if not one["failure"]} == {COUNT}
-    plain = Plain(COUNT, work_ms=0)
+    known = SlowKnown(COUNT, sleep_ms=0)
     config = LoaderConfig(archive="webdataset", stored="decoded")
-    opened = open_or_build(Plain(COUNT, work_ms=20), config, home / "archives", build=False)
-    assert samples_equal([opened.dataset[i] for i in range(COUNT)], [plain[i] for i in range(COUNT)])
+    opened = open_or_build(known, config, home / "archives", build=False)
+    assert samples_equal([opened.dataset[i] for i in range(COUNT)], [known[i] for i in range(COUNT)])
 
 
 def test_nobody_builds_on_when_the_command_is_killed(build, tmp_path):

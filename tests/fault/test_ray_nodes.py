@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ import pytest
 from optuna.trial import TrialState
 from trial_requests import trial_request
 
-from autotune.errors import RegistryError
+from autotune.errors import MachineLostError, RegistryError
 from autotune.registry import open_existing
 from autotune.study.optuna_store import KEY
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
+import ray
 from ray_clusters import ray_cluster
 
 from autotune import __version__
@@ -42,6 +44,20 @@ budget: {time: 12s, trials: 8}
 space: {batch_size: [8, 16], num_workers: [0, 1], prefetch_factor: 2, cache: none, archive: [files, npy]}
 time_cap_s: 0.5
 confirm_time_cap_s: 0.5
+"""
+EMULATED = """
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from autotune.cli.output import error_console
+from autotune.cli.tune_shared import SharedProgress, tell_classes
+from autotune.compose import places, tune_on_ray
+from autotune.spec.study_file import read_study
+
+spec, told = read_study(Path(sys.argv[1])), SharedProgress(error_console())
+with redirect_stdout(sys.stderr):
+    ended = tune_on_ray(spec, sys.argv[2], at=places(), listener=told, emulated=True)
+tell_classes(ended, as_json=True)
 """
 WITHIN_S = 200
 
@@ -81,21 +97,18 @@ def servers():
 def test_what_a_killed_node_measured_is_measured_on_another(place):
     with ray_cluster(3) as cluster, closing(RayCluster(cluster.address)) as connected:
         nodes = {node.node_id: node for node in connected.nodes()}
-        assert all(node.emulated for node in nodes.values())
-        machines = {
-            node_id: connected.start(
-                node,
-                NodeMachine,
-                NodeOrder(version=__version__, purpose="test", folder=str(place), emulated_node=node_id[:8]),
-                pickled({}),
-            )
-            for node_id, node in nodes.items()
-        }
+        assert len({node.address for node in nodes.values()}) == 1
+        machines = {node_id: connected.start(node, NodeMachine) for node_id, node in nodes.items()}
+        for node_id, machine in machines.items():
+            told = NodeOrder(version=__version__, purpose="test", folder=str(place), emulated_node=node_id[:8])
+            machine.begin(told, pickled({}))
         killed = next(iter(cluster.worker_nodes))
         with closing(MachinePool(machines.values(), wait_s=30.0)) as pool:
             requests = [trial_request(place, time_cap_s=1.0) for _ in range(7)]
             futures = [pool.submit([request]) for request in requests]
             until(lambda: len(servers()) == 3, "a trial on every node")
+            until(lambda: not ray.available_resources().get("CPU"), "all CPUs to be reserved")
+            assert not [server for server in servers() if "OMP_NUM_THREADS" in server.environ()]
             cluster.remove_node(killed, allow_graceful=False)
             records = [future.result(WITHIN_S)[0] for future in futures]
             assert pool.capacity == 2
@@ -107,6 +120,22 @@ def test_what_a_killed_node_measured_is_measured_on_another(place):
         assert len(list((place / "home").glob("payload-*.pkl"))) <= 1, "only the killed node could not remove its own"
 
 
+def test_nobody_waits_for_a_node_that_starts_once_it_is_closed_and_no_cluster_is_begun_to_close_one(place):
+    told = NodeOrder(version=__version__, purpose="test", folder=str(place))
+    with ray_cluster(1) as cluster, ThreadPoolExecutor(1) as threads:
+        connected = RayCluster(cluster.address)
+        (node,) = connected.nodes()
+        first, second = (connected.start(node, NodeMachine) for _ in range(2))
+        first.begin(told, None)
+        begun = threads.submit(second.begin, told, None)  # the first one has all CPUs
+        second.close()
+        with pytest.raises(MachineLostError):
+            begun.result(WITHIN_S)
+        connected.close()
+        first.close()
+        assert not ray.is_initialized()
+
+
 @dataclass
 class Ended:
     """How a driver ended."""
@@ -116,10 +145,21 @@ class Ended:
     err: str
 
 
-def driver(place, address, *further):
+def driver(place, address):
+    """Begin a driver for which each node is a machine."""
+    (place / "study.yaml").write_text(STUDY)
+    return begun(place, "-c", EMULATED, str(place / "study.yaml"), address)
+
+
+def command(place, address, *further):
+    """Begin the command, for which nodes of one host are one machine."""
     (place / "study.yaml").write_text(STUDY)
     main = "from autotune.cli import main; main()"
-    command = [sys.executable, "-c", main, "tune", str(place / "study.yaml"), "--ray", address, "--json", *further]
+    return begun(place, "-c", main, "tune", str(place / "study.yaml"), "--ray", address, "--json", *further)
+
+
+def begun(place, *words):
+    command = [sys.executable, *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place)
 
 
@@ -157,3 +197,13 @@ def test_a_study_for_each_class_goes_on_when_a_node_is_killed(place):
     told = [trial.user_attrs[KEY] for trial in trials if KEY in trial.user_attrs]
     assert sorted(told) == sorted(record.key for record in records if record.phase == "search")
     until(lambda: not servers(), "the end of all trial servers")
+
+
+def test_one_node_of_a_host_measures_and_uses_the_home_that_the_driver_was_told(place):
+    with ray_cluster(2) as cluster:
+        end = ended(command(place, cluster.address, "--home", "own", "--trials", "3"))
+    assert end.code == 0, end.err
+    assert "is on the same host as node" in end.err
+    (host,) = {record.machine.host for record in records_of(place / "own")}
+    assert host == os.uname().nodename
+    assert not (place / "home").exists()

@@ -32,6 +32,21 @@ class Plain(Dataset):
         return torch.full((4,), float(index))
 
 
+class SlowKnown(Plain):
+    """Samples that are waited for, and can be recognised."""
+
+    def __init__(self, count, sleep_ms):
+        super().__init__(count, work_ms=0)
+        self.sleep_ms = sleep_ms
+
+    def __getitem__(self, index):
+        time.sleep(self.sleep_ms / 1000)
+        return super().__getitem__(index)
+
+    def fingerprint(self):
+        return f"known {self.count}"
+
+
 class NotesModules(Plain):
     """Notes which libraries its process had imported before it was built."""
 

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from trial_requests import trial_request
 
@@ -72,13 +73,25 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     ("address", "error", "said"),
     [
         ("127.0.0.1:1", NoMachineError, "no Ray cluster answers at '127.0.0.1:1'"),
-        ("localhost", SpecError, "auto, host:port or ray://host:port, got 'localhost'"),
+        ("localhost", SpecError, "auto or host:port, got 'localhost'"),
+        ("ray://127.0.0.1:1", SpecError, "auto or host:port, got 'ray://127.0.0.1:1'"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_an_error_at_once(address, error, said):
     pytest.importorskip("ray")
     with pytest.raises(error, match=said):
         RayCluster(address)
+
+
+def test_the_number_of_threads_that_ray_sets_in_its_workers_is_not_that_of_trials(order, tmp_path, monkeypatch):
+    node = NodeMachine()
+    begun(node, order)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    node.inspect(trial_request(tmp_path).to_json())
+    given = psutil.Process(node._runner._server.pid).environ()
+    node._runner.close()
+    assert "OMP_NUM_THREADS" not in given
+    assert given["AUTOTUNE_LOCK"] == str(tmp_path / "machine.lock")
 
 
 def test_an_emulated_node_says_so_in_its_records_and_does_not_watch_the_others(order, tmp_path):

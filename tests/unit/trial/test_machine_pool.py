@@ -112,6 +112,20 @@ def test_what_has_no_machine_left_waits_for_one_and_not_for_ever(tmp_path):
             pool.inspect(trial_request(tmp_path))
 
 
+@pytest.mark.parametrize(("count", "kind"), [(1, "crashed"), (2, "senseless")])
+def test_what_machines_are_lost_over_one_after_another_is_left_and_blamed_where_it_was_alone(tmp_path, count, kind):
+    lost = [Lost(name) for name in "abc"]
+    for machine in lost:
+        machine.may.set()
+    asked = requests(tmp_path, count)
+    with closing(MachinePool(lost, wait_s=30.0)) as pool:
+        records = pool.submit(asked).result(10)
+        assert [record.key for record in records] == [request.key for request in asked]
+        assert {record.failure.kind for record in records} == {kind}
+        pool.add(ReplayRunner(LANDSCAPE, host="good"))
+        assert hosts(pool.submit(requests(tmp_path, 1)).result(10)) == {"good"}
+
+
 def test_an_error_of_the_program_reaches_who_waits_and_costs_no_machine(tmp_path):
     class Broken(ReplayRunner):
         def probe(self, request):
@@ -133,6 +147,8 @@ def test_a_closed_pool_drops_what_waits(tmp_path):
     pool.close()
     assert first.done()
     assert second.done()
+    with pytest.raises(NoMachineError, match="the pool was closed"):
+        pool.submit(requests(tmp_path, 1)).result(10)
 
 
 def test_a_killed_process_is_a_lost_machine(tmp_path):
