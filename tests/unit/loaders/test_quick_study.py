@@ -19,7 +19,9 @@ SETTINGS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [None, torch.nn.Identity()], ids=["loading", "step"])
+@pytest.mark.parametrize(
+    "step", [pytest.param(None, marks=pytest.mark.long, id="loading"), pytest.param(torch.nn.Identity(), id="step")]
+)
 def test_a_study_is_found_again_in_the_registry_that_its_environment_names(tmp_path, step):
     url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
     environ = {"AUTOTUNE_STORAGE": url, "AUTOTUNE_LOCK": str(tmp_path / "lock")}
