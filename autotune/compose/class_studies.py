@@ -49,8 +49,8 @@ def decided(studies: Mapping[str, Future[StudySummary]], study: str) -> dict[str
             errors[name] = error
     if not summaries:
         raise next(iter(errors.values()))
-    for name, error in errors.items():
-        _LOG.error("study %s is not decided for %s: %s", study, name, error)
+    for name, why in errors.items():
+        _LOG.error("study %s is not decided for %s: %s", study, name, why)
     return summaries
 
 
