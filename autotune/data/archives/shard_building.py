@@ -154,16 +154,15 @@ class Builder:
 
     def _is_finished(self, claim: Claim, shard: WrittenShard) -> bool:
         """Finish a shard, unless another builder has taken it over; tell which of both."""
-        if not claim.current:
-            shard.part.unlink(missing_ok=True)
-            return False
         try:
-            self.folder.finish(shard)
-        except FileNotFoundError:
+            if claim.current:
+                self.folder.finish(shard)
+                return True
+        except FileNotFoundError:  # where it was taken over in between, what was written is removed
             if claim.current:
                 raise
-            return False  # taken over while this process was frozen here
-        return True
+        shard.part.unlink(missing_ok=True)
+        return False
 
 
 class _Tally:
