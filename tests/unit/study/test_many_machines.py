@@ -115,12 +115,12 @@ def test_a_study_goes_on_where_machines_are_lost(make_many, lost):
 
 
 def test_a_study_without_a_machine_ends_with_an_error_and_goes_on_later(make_many):
-    first, pool = make_many(npy_is_faster, lost=dict.fromkeys(SPEEDS, 3))
+    first, pool = make_many(npy_is_faster, lost=dict.fromkeys(SPEEDS, 2))
     with closing(pool), pytest.raises(NoMachineError):
         first.run()
     finished = first.store.records("s")
     measured = [record for record in finished if record.measurement]
-    assert len(measured) == 2 * len(SPEEDS), "each machine gave two records before it was lost"
+    assert len(measured) == len(SPEEDS), "each machine gave a record before it was lost"
     running = first.trials(TrialState.RUNNING)
     assert running
 
