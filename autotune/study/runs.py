@@ -95,18 +95,28 @@ class Runs:
         def take(record: TrialRecord) -> None:
             self._take(record, phase, ratio=ratio())
 
+        def first() -> list[TrialRecord]:
+            """Give the block that is next in order; it may have ended while the records of others were kept."""
+            records = list(begun.popleft().result())
+            for record in records:
+                take(record)
+            return records
+
         try:
             for order in orders:
                 requests = [self.setting.request(config, phase=phase).replace(cpus=cpus) for config in order]
                 begun.append(self.setting.pool.submit(requests, on_record=take))
                 _wait(begun, take, at_most=self.capacity - 1)
                 while begun and begun[0].done():
-                    yield list(begun.popleft().result())
+                    yield first()
             while begun:
                 _wait(list(begun)[:1], take, at_most=0)
-                yield list(begun.popleft().result())
+                yield first()
         except GeneratorExit:
             _wait(begun, take, at_most=0)
+            raise
+        except Exception:  # no machine is left, say
+            _wait(begun, take, at_most=len(begun))
             raise
 
     def _take(self, record: TrialRecord, phase: StudyPhase, *, ratio: Interval | None) -> None:

@@ -15,6 +15,7 @@ from autotune.trial.noise import Noise
 from autotune.trial.replay import ReplayRunner
 
 SPEEDS = {"a": 1.0, "b": 0.9, "c": 1.12, "d": 0.97}
+SECONDS_A_RUN = 3.0
 
 
 def npy_is_faster(config):
@@ -56,7 +57,7 @@ def make_many(make_bench):
             for place, (host, speed) in enumerate(SPEEDS.items())
         ]  # fmt: skip
         pool = MachinePool(machines, wait_s=0.1)
-        setting = replace(bench.setting, pool=pool, clock=lambda: sum(each.runs for each in machines) * 3.0 / 4)
+        setting = replace(bench.setting, pool=pool, clock=lambda: sum(each.runs for each in machines) * SECONDS_A_RUN / 4)
         return replace(bench, setting=setting), pool
 
     return make
@@ -88,6 +89,28 @@ def test_every_trial_is_kept_once_and_told_once(make_many):
     told = {trial.user_attrs[KEY] for trial in bench.trials() if KEY in trial.user_attrs}
     assert told == {record.key for record in searched}
     assert {trial.state for trial in bench.trials()} <= {TrialState.COMPLETE, TrialState.FAIL}
+
+
+class SlowToTell:
+    """Takes its time over each trial, while several machines end theirs."""
+
+    def on_phase(self, event):
+        pass
+
+    def on_trial(self, event):
+        time.sleep(0.02)
+
+    def on_study(self, event):
+        pass
+
+
+def test_what_ends_while_others_are_told_of_is_kept_too(make_many):
+    bench, pool = make_many(npy_is_faster, listeners=[SlowToTell()])
+    with closing(pool):
+        summary = bench.run()
+    measured = round(bench.setting.clock() / SECONDS_A_RUN * 4)
+    assert len(bench.store.records("s")) == measured
+    assert summary.process_runs == measured + 1, "and the probe"
 
 
 def test_a_pair_of_the_confirmation_is_measured_on_one_machine(make_many):
