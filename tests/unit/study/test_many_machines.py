@@ -57,7 +57,9 @@ def make_many(make_bench):
             for place, (host, speed) in enumerate(SPEEDS.items())
         ]  # fmt: skip
         pool = MachinePool(machines, wait_s=0.1)
-        setting = replace(bench.setting, pool=pool, clock=lambda: sum(each.runs for each in machines) * SECONDS_A_RUN / 4)
+        setting = replace(
+            bench.setting, pool=pool, clock=lambda: sum(each.runs for each in machines) * SECONDS_A_RUN / 4
+        )
         return replace(bench, setting=setting), pool
 
     return make
