@@ -53,11 +53,12 @@ def test_stages_are_told_apart_where_the_dataset_has_them(runner, tmp_path):
 
 
 def test_memory_grows_along_a_line_and_the_limit_ends_the_probe_without_failing_it(runner, tmp_path):
-    step = Consumer(kind="step", step="trial_datasets:make_growing_step", step_arguments={"mib_per_sample": 4})
+    # large beside the few MiB that an interpreter takes now and then, whatever the batch
+    step = Consumer(kind="step", step="trial_datasets:make_growing_step", step_arguments={"mib_per_sample": 16})
     sizes = (2, 4, 8, 64)
-    found = probed(runner, tmp_path, sizes=sizes, consumer=step, memory_limit=MemoryLimit(size_bytes=100 * MIB))
-    assert found.memory_alone.per_sample == pytest.approx(4 * MIB, rel=0.3)
-    assert found.memory_workers.per_sample == pytest.approx(4 * MIB, rel=0.3)
+    found = probed(runner, tmp_path, sizes=sizes, consumer=step, memory_limit=MemoryLimit(size_bytes=400 * MIB))
+    assert found.memory_alone.per_sample == pytest.approx(16 * MIB, rel=0.3)
+    assert found.memory_workers.per_sample == pytest.approx(16 * MIB, rel=0.3)
     assert [bound.batch_size for bound in found.bounds] == [2, 4, 8]
 
 
