@@ -42,7 +42,7 @@ def tally(reports):
     reasons = {row: set() for row in counts}
     worst = {}
     for report in reports:
-        rows = dict(report.user_properties).get(PROPERTY, ())
+        rows = dict(getattr(report, "user_properties", ())).get(PROPERTY, ())  # a module that is skipped has none
         known = worst.setdefault(report.nodeid, (rows, "passed"))
         if report.outcome != "passed" and known[1] != "failed":
             worst[report.nodeid] = (rows, report.outcome)
