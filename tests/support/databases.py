@@ -1,4 +1,6 @@
-"""The databases that a registry can lie in: a file, or a real PostgreSQL server that the tests of a process share."""
+"""The databases of tests: a registry's, in a file or a real PostgreSQL server, and MLflow's with its tables in it."""
+
+import shutil
 
 import postgresql_server
 import pytest
@@ -20,3 +22,24 @@ def address(request, tmp_path):
     if request.param == "sqlite":
         return tmp_path, None
     return tmp_path, request.getfixturevalue("postgresql").new_database()
+
+
+@pytest.fixture(scope="session")
+def _mlflow_tables(tmp_path_factory):
+    """A database that MLflow has made, with nothing in it."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    SqlAlchemyStore(f"sqlite:///{folder / 'mlflow.db'}", str(folder / "artifacts")).engine.dispose()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def make_mlflow_database(_mlflow_tables):
+    """Give a function that makes MLflow's database at a path: MLflow itself takes seconds for its tables."""
+
+    def make(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(_mlflow_tables, path)
+
+    return make

@@ -26,9 +26,10 @@ def registry(tmp_path):
 
 
 @pytest.fixture
-def client(tmp_path, registry):
+def client(tmp_path, registry, make_mlflow_database):
     from mlflow.tracking import MlflowClient
 
+    make_mlflow_database(tmp_path / "home" / "mlflow.db")
     return MlflowClient(tracking_uri=default_tracking_uri(tmp_path / "home"))
 
 

@@ -21,7 +21,8 @@ class Clock:
 
 
 @pytest.fixture
-def uri(tmp_path):
+def uri(tmp_path, make_mlflow_database):
+    make_mlflow_database(tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 

@@ -216,7 +216,8 @@ def test_what_a_loader_has_found_out_by_itself_is_told_once_it_has(home, tmp_pat
 
 
 @pytest.fixture
-def client(home):
+def client(home, make_mlflow_database):
+    make_mlflow_database(home / "mlflow.db")
     return client_of(home)
 
 
