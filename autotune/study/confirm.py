@@ -81,7 +81,7 @@ class Confirm:
                 return None
             challenger = rivals.pop(0)
             default = self._default(challenger)
-            if not self._keeps_limits(challenger) or not self._keeps_limits(default):
+            if not self._keep_limits(challenger, default):
                 rivals += self._smaller(challenger, rivals)
                 continue
             racing = [challenger, default]
@@ -106,7 +106,7 @@ class Confirm:
         It is what is handed out where nothing could be confirmed, and nothing is handed out unverified.
         """
         defaults = dict.fromkeys(self._default(record.config) for record in self.ledger.ranked())
-        return next((config for config in defaults if self._keeps_limits(config)), None)
+        return next((config for config in defaults if self._keep_limits(config)), None)
 
     def kept(self) -> LoaderConfig | None:
         """Give the fastest of those that were tried apart from the defaults and kept their limits; None without one."""
@@ -128,14 +128,18 @@ class Confirm:
         fresh = smaller in self.setting.space.points and smaller not in waiting and smaller not in self._verified
         return [smaller] if fresh and smaller != self._default(smaller) else []
 
-    def _keeps_limits(self, config: LoaderConfig) -> bool:
-        if config in self._verified:
-            return self._verified[config]
-        record = self.runs.run(config, "verify")
-        self._verified[config] = not disqualifies(record)
-        if disqualifies(record):
-            self.ledger.add(record)
-        return self._verified[config]
+    def _keep_limits(self, *configs: LoaderConfig) -> bool:
+        """Verify what is not verified yet, as many at once as there are machines, until one breaks a limit."""
+        if not all(self._verified.get(config, True) for config in configs):
+            return False
+        fresh = [config for config in dict.fromkeys(configs) if config not in self._verified]
+        with closing(self.runs.blocks(([config] for config in fresh), "verify")) as measured:
+            for (record,) in measured:
+                self._verified[record.config] = not disqualifies(record)
+                if disqualifies(record):
+                    self.ledger.add(record)
+                    return False
+        return True
 
     def _default(self, config: LoaderConfig) -> LoaderConfig:
         machine = self.setting.inspection.machine

@@ -43,8 +43,10 @@ RECORDS = Path(__file__).resolve().parent.parent / "records"
 MACHINES = 4
 TARGET_RATIO = 3.2
 RAY, WORKERS = "Ray nodes", "workers over PostgreSQL"
-STEP_MS = 30.0
-SAMPLE_MS = 1.5
+STEP_MS = 100.0
+SAMPLE_MS = 8.0
+TRIAL_S = 5.0
+"""Time in windows of a trial: long beside the CPU time that its process and its workers take to start."""
 
 
 class SlowSamples(Dataset[torch.Tensor]):
@@ -67,7 +69,9 @@ def study(trials: int, name: str = "scaling") -> StudySpec:
             "consumer": {"emulated": {"step_ms": STEP_MS}},
             "device": "cpu",
             "budget": {"time": "20m", "trials": trials},
-            "space": {"batch_size": [4, 8, 16, 32], "num_workers": [0, 1, 2], "prefetch_factor": [1, 2, 4],
+            "time_cap_s": TRIAL_S,
+            "confirm_time_cap_s": TRIAL_S,
+            "space": {"batch_size": [8, 16, 32, 64], "num_workers": [0, 1, 2, 3, 4], "prefetch_factor": [1, 2, 4],
                       "cache": ["none"], "archive": ["files"]},
         }
     )  # fmt: skip
@@ -197,7 +201,8 @@ def as_markdown(summary: Mapping[str, Any]) -> str:
     return (
         f"| {summary['over']} | trials per minute |\n| --- | --- |\n{rows}\n\n"
         f"Ratio: {ratio['mean']:.2f}{interval}, {summary['rounds']} interleaved rounds; wanted: at least "
-        f"{summary['target']}.\nAn emulated step takes {STEP_MS:g} ms a batch, a sample {SAMPLE_MS:g} ms of waiting.\n"
+        f"{summary['target']}.\nAn emulated step takes {STEP_MS:g} ms a batch, a sample {SAMPLE_MS:g} ms of waiting; "
+        f"a trial measures for up to {TRIAL_S:g} s.\n"
     )
 
 

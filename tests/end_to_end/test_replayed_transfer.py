@@ -15,7 +15,8 @@ from autotune.trial.noise import Noise
 
 FOLDER = Path(__file__).parents[2] / "studies" / "records" / "landscapes"
 NOISE = Noise(run_to_run=0.04)
-SEEDS = range(4)
+SEEDS = 4
+SEEDS_OF_A_MEDIAN = 48  # half of the studies need as many runs as the guesses take, the others up to seven times more
 
 
 @cache
@@ -29,21 +30,21 @@ def after(first):
 
 
 @cache
-def studies(kind):
+def studies(kind, seeds=SEEDS):
     replays = {
         "alone": lambda: Replays(landscape("one_cpu/A")),
         "taught": lambda: after(landscape("A")),
         "misled": lambda: after(inverted(landscape("A"))),
     }[kind]()
-    return [replays.run(seed, NOISE) for seed in SEEDS]
+    return [replays.run(seed, NOISE) for seed in range(seeds)]
 
 
 def runs_to_5_percent(found):
     return next((step.processes for step in found.steps if found.regret_of(step.config) <= 0.05), math.inf)
 
 
-def median_runs(kind):
-    return statistics.median(runs_to_5_percent(one) for one in studies(kind))
+def median_runs(kind, seeds=SEEDS):
+    return statistics.median(runs_to_5_percent(one) for one in studies(kind, seeds))
 
 
 def told(found):
@@ -68,9 +69,12 @@ def test_priors_of_another_class_cut_the_runs_to_within_5_percent():
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="over the recorded class misleading priors cost 7 runs in the median, not 4")
 def test_a_misleading_prior_costs_a_few_runs():
-    assert median_runs("misled") <= median_runs("alone") + CARRIED_MAX
+    alone, misled = (studies(kind, SEEDS_OF_A_MEDIAN) for kind in ("alone", "misled"))
+    assert median_runs("misled", SEEDS_OF_A_MEDIAN) <= median_runs("alone", SEEDS_OF_A_MEDIAN) + CARRIED_MAX
+    for runs in (14, 20, 30, 50):  # nor do the unlucky ones pay more than that
+        there = sum(runs_to_5_percent(one) <= runs for one in alone)
+        assert sum(runs_to_5_percent(one) <= runs + CARRIED_MAX for one in misled) >= there
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Studies on several machines at once, over recorded rates."""
 
+import threading
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -113,6 +114,28 @@ def test_what_ends_while_others_are_told_of_is_kept_too(make_many):
     measured = round(bench.setting.clock() / SECONDS_A_RUN * 4)
     assert len(bench.store.records("s")) == measured
     assert summary.process_runs == measured + 1, "and the probe"
+
+
+class VerifiesBesideAnother(ReplayRunner):
+    """Verifies a configuration while another machine verifies one."""
+
+    meeting = threading.Barrier(2, timeout=30)
+
+    def run(self, request):
+        if request.phase == "verify":
+            self.meeting.wait()
+        return super().run(request)
+
+
+def test_challenger_and_default_are_verified_at_once(make_bench):
+    bench = make_bench(npy_is_faster)
+    landscape = bench.runner._landscape
+    machines = [VerifiesBesideAnother(landscape, seed=place, noise=Noise(run_to_run=0.02), host=str(place))
+                for place in range(2)]  # fmt: skip
+    with closing(MachinePool(machines, wait_s=0.1)) as pool:
+        summary = replace(bench, setting=replace(bench.setting, pool=pool)).run()
+    assert summary.outcome == "gain"
+    assert len(by_phase(bench.store.records("s"), "verify")) == 2
 
 
 def test_a_pair_of_the_confirmation_is_measured_on_one_machine(make_many):
