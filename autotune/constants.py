@@ -154,7 +154,7 @@ PLAIN_GAIN_RATIO = 2.0
 """Gain seen in the search from which the time for the fewest pairs is enough: their interval reaches down to about two
 thirds of the ratio where runs differ by 12 %. The time that this saves tells the best apart from each other."""
 CONFIRM_PAIRS_MAX = 10
-"""Pairs after which more hardly narrow the interval."""
+"""Pairs after which more hardly narrow the interval; several machines measure as many as fill their last round."""
 PROMOTE_RATIO = 1.01
 """The lower end of the ratio's interval must lie above this before anything is promoted."""
 WORTHWHILE_RATIO = 1.02

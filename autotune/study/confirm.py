@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from statistics import fmean
 
 from autotune.constants import CHALLENGERS_MAX, CONFIRM_PAIRS_MAX, CONFIRM_PAIRS_MIN, PROCESS_RUNS_MAX
 from autotune.space.priors import REFERENCE_BATCH_SIZE
-from autotune.spec import Interval, LoaderConfig
+from autotune.spec import Interval, LoaderConfig, TrialRecord
 from autotune.study.pairs import Blocks
 from autotune.study.race import disqualifies
-from autotune.study.runs import Runs
+from autotune.study.runs import Order, Runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +81,9 @@ class Confirm:
                 return None
             challenger = rivals.pop(0)
             default = self._default(challenger)
-            if not self._keep_limits(challenger, default):
-                rivals += self._smaller(challenger, rivals)
-                continue
-            racing = [challenger, default]
-            old = deployed if deployed is not None and deployed not in racing else None
-            racing += [old] if old else []
-            blocks = self._blocks(challenger, default, racing)
-            failed = [self._broken(blocks, config) for config in (challenger, default)]
-            if not any(failed):
+            old = deployed if deployed not in (challenger, default) else None
+            blocks = self._compared(challenger, default, old)
+            if blocks is not None:
                 return Confirmed(
                     challenger=challenger,
                     default=default,
@@ -106,20 +100,12 @@ class Confirm:
         It is what is handed out where nothing could be confirmed, and nothing is handed out unverified.
         """
         defaults = dict.fromkeys(self._default(record.config) for record in self.ledger.ranked())
-        return next((config for config in defaults if self._keep_limits(config)), None)
+        return next((config for config in defaults if self._keeps_limits(config)), None)
 
     def kept(self) -> LoaderConfig | None:
         """Give the fastest of those that were tried apart from the defaults and kept their limits; None without one."""
         ranked = [record.config for record in self.ledger.ranked()]
         return next((one for one in ranked if self._verified.get(one) and one != self._default(one)), None)
-
-    def _broken(self, blocks: Blocks, config: LoaderConfig) -> bool:
-        """Tell whether a run in the blocks shows that a configuration must not be handed out, and remember it."""
-        failed = next((run for run in blocks.records(config) if disqualifies(run)), None)
-        if failed is not None:
-            self._verified[config] = False
-            self.ledger.add(failed)
-        return failed is not None
 
     def _smaller(self, config: LoaderConfig, waiting: Sequence[LoaderConfig]) -> list[LoaderConfig]:
         """Give a configuration with the next smaller batch, where there is one that is not tried anyway."""
@@ -128,52 +114,81 @@ class Confirm:
         fresh = smaller in self.setting.space.points and smaller not in waiting and smaller not in self._verified
         return [smaller] if fresh and smaller != self._default(smaller) else []
 
-    def _keep_limits(self, *configs: LoaderConfig) -> bool:
-        """Verify what is not verified yet, as many at once as there are machines, until one breaks a limit."""
-        if not all(self._verified.get(config, True) for config in configs):
-            return False
-        fresh = [config for config in dict.fromkeys(configs) if config not in self._verified]
-        with closing(self.runs.blocks(([config] for config in fresh), "verify")) as measured:
-            for (record,) in measured:
-                self._verified[record.config] = not disqualifies(record)
-                if disqualifies(record):
-                    self.ledger.add(record)
-                    return False
-        return True
+    def _keeps_limits(self, config: LoaderConfig) -> bool:
+        if config not in self._verified:
+            self._judge([self.runs.run(config, "verify")])
+        return self._verified[config]
+
+    def _judge(self, records: Iterable[TrialRecord]) -> None:
+        """Note which configurations kept all limits when they were verified, and which broke one at any time."""
+        for record in records:
+            if disqualifies(record):
+                self._verified[record.config] = False
+                self.ledger.add(record)
+            elif record.phase == "verify":
+                self._verified[record.config] = True
 
     def _default(self, config: LoaderConfig) -> LoaderConfig:
         machine = self.setting.inspection.machine
         return LoaderConfig.torch_default(config.batch_size).canonical(has_accelerator=machine.has_accelerator)
 
-    def _blocks(self, challenger: LoaderConfig, default: LoaderConfig, rivals: list[LoaderConfig]) -> Blocks:
-        reference = challenger.replace(batch_size=REFERENCE_BATCH_SIZE)
-        count = self._affordable(rivals)
-        if challenger.batch_size != REFERENCE_BATCH_SIZE and self._affordable([*rivals, reference]) > CONFIRM_PAIRS_MIN:
-            rivals = [*rivals, reference]
-            count = self._affordable(rivals)
+    def _compared(self, challenger: LoaderConfig, default: LoaderConfig, old: LoaderConfig | None) -> Blocks | None:
+        """Verify challenger and default, and run all in blocks; None where one of the two broke a limit.
 
-        blocks = Blocks(rivals)
-        orders = (blocks.order(number) for number in range(count))
-        ratio = partial(blocks.ratio, challenger, default)
-        with closing(self.runs.blocks(orders, "confirm", ratio=ratio)) as measured:
+        Machines that would wait while others verify begin with the blocks.
+        """
+        both = (challenger, default)
+        blocks = Blocks([])
+
+        def orders() -> Iterator[Order]:
+            nonlocal blocks
+            for config in both:
+                if config not in self._verified:
+                    yield "verify", [config]
+            blocks, count = self._planned(challenger, default, old)
+            for number in range(count):
+                yield "confirm", blocks.order(number)
+
+        if self._is_broken(*both):
+            return None
+        with closing(self.runs.blocks(orders(), ratio=lambda: blocks.ratio(*both))) as measured:
             for records in measured:
-                block = {record.config: record for record in records}
-                blocks.add(block)
-                if disqualifies(block[challenger]) or disqualifies(block[default]):
-                    break
+                if records[0].phase == "confirm":
+                    blocks.add({record.config: record for record in records})
+                self._judge(record for record in records if record.config in both)
+                if self._is_broken(*both):
+                    return None
         return blocks
 
+    def _is_broken(self, *configs: LoaderConfig) -> bool:
+        return not all(self._verified.get(config, True) for config in configs)
+
+    def _planned(self, challenger: LoaderConfig, default: LoaderConfig, old: LoaderConfig | None) -> tuple[Blocks, int]:
+        """Give the blocks to run, and how many."""
+        rivals = [challenger, default, *([old] if old else [])]
+        reference = challenger.replace(batch_size=REFERENCE_BATCH_SIZE)
+        if reference != challenger and self._affordable([*rivals, reference]) > CONFIRM_PAIRS_MIN:
+            rivals = [*rivals, reference]
+        return Blocks(rivals), self._affordable(rivals)
+
     def _affordable(self, rivals: Sequence[LoaderConfig]) -> int:
-        """Give how many blocks the rest of the budget pays for, within the allowed range."""
+        """Give how many blocks the rest of the budget pays for, as far as they are wanted and processes are left.
+
+        Args:
+            rivals: What runs in a block: challenger, default, and what else.
+        """
         setting = self.setting
         left_s = setting.spec.budget.time_s - self.runs.elapsed_s - self._kept_s
         longer_s = max(0.0, setting.time_cap_s("confirm") - setting.time_cap_s("search"))
         walls = [record.wall_s for record in self.ledger.ranked()]
         typical_s = (fmean(walls) if walls else setting.time_cap_s("confirm")) + longer_s
         block_s = sum(self._expected_s(config, typical_s, longer_s) for config in rivals)
-        paid = int(left_s / block_s) * self.runs.capacity if block_s else CONFIRM_PAIRS_MAX
-        allowed = (PROCESS_RUNS_MAX - self.runs.processes) // len(rivals)
-        return max(CONFIRM_PAIRS_MIN, min(CONFIRM_PAIRS_MAX, paid, allowed))
+        machines = max(1, self.runs.capacity)
+        wanted = math.ceil(CONFIRM_PAIRS_MAX / machines) * machines  # a machine that would wait for others measures too
+        paid = int(left_s / block_s) * machines if block_s else wanted
+        verifying = sum(config not in self._verified for config in rivals[:2])
+        allowed = (PROCESS_RUNS_MAX - self.runs.processes - verifying) // len(rivals)
+        return max(CONFIRM_PAIRS_MIN, min(wanted, paid, allowed))
 
     def _expected_s(self, config: LoaderConfig, typical_s: float, longer_s: float) -> float:
         known = self.ledger.get(config)

@@ -22,7 +22,7 @@ from autotune.constants import (
 from autotune.spec import LoaderConfig, TrialRecord
 from autotune.study.contrasts import leader, loss
 from autotune.study.ledger import Ledger
-from autotune.study.runs import Runs
+from autotune.study.runs import Order, Runs
 
 
 def storage_tier(config: LoaderConfig) -> str:
@@ -142,8 +142,8 @@ class Race:
 
     def _round(self, raced: Raced, blocks: int) -> None:
         """Run so many blocks, each on one machine: rates of different machines are never held against each other."""
-        orders = [self._shuffled(raced.survivors) for _ in range(blocks)]
-        for records in self._runs.blocks(orders, "race"):
+        orders: list[Order] = [("race", self._shuffled(raced.survivors)) for _ in range(blocks)]
+        for records in self._runs.blocks(orders):
             self._add(raced, records)
 
     def _shuffled(self, racing: Sequence[LoaderConfig]) -> list[LoaderConfig]:

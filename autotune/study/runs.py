@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import cast
 
 from autotune.spec import Failure, Interval, LoaderConfig, PhaseStarted, Profile, TrialFinished, TrialRecord
 from autotune.spec.events import StudyPhase
 from autotune.study.ledger import Ledger
 from autotune.study.setting import Setting
 from autotune.trial import Records
+
+Order = tuple[StudyPhase, Sequence[LoaderConfig]]
+"""A block: which part of the study asks for it, and its configurations in their order."""
 
 
 class Runs:
@@ -66,13 +70,12 @@ class Runs:
 
     def run(self, config: LoaderConfig, phase: StudyPhase, *, cpus: int | None = None) -> TrialRecord:
         """Measure a configuration outside the search, in a fresh process, with all CPUs or fewer; keep and tell it."""
-        (block,) = self.blocks([[config]], phase, cpus=cpus)
+        (block,) = self.blocks([(phase, [config])], cpus=cpus)
         return block[0]
 
     def blocks(
         self,
-        orders: Iterable[Sequence[LoaderConfig]],
-        phase: StudyPhase,
+        orders: Iterable[Order],
         *,
         ratio: Callable[[], Interval | None] = lambda: None,
         cpus: int | None = None,
@@ -82,8 +85,7 @@ class Runs:
         Every record is kept and told once it is final. Closing the iterator waits for the blocks that have begun.
 
         Args:
-            orders: The configurations of each block in their order; a block is asked for when a machine is free for it.
-            phase: Which part of the study asks.
+            orders: The blocks; one is asked for when a machine is free for it.
             ratio: Gives the ratio that is told with a record.
             cpus: CPUs that each trial gets; None is all of its machine.
 
@@ -93,7 +95,7 @@ class Runs:
         begun: deque[Future[Records]] = deque()
 
         def take(record: TrialRecord) -> None:
-            self._take(record, phase, ratio=ratio())
+            self._take(record, ratio=ratio())
 
         def first() -> list[TrialRecord]:
             """Give the block that is next in order; it may have ended while the records of others were kept."""
@@ -103,8 +105,8 @@ class Runs:
             return records
 
         try:
-            for order in orders:
-                requests = [self.setting.request(config, phase=phase).replace(cpus=cpus) for config in order]
+            for phase, configs in orders:
+                requests = [self.setting.request(config, phase=phase).replace(cpus=cpus) for config in configs]
                 begun.append(self.setting.pool.submit(requests, on_record=take))
                 _wait(begun, take, at_most=self.capacity - 1)
                 while begun and begun[0].done():
@@ -119,14 +121,14 @@ class Runs:
             _wait(begun, take, at_most=len(begun))
             raise
 
-    def _take(self, record: TrialRecord, phase: StudyPhase, *, ratio: Interval | None) -> None:
+    def _take(self, record: TrialRecord, *, ratio: Interval | None) -> None:
         """Keep and tell a record, once."""
         if record.key in self._taken:
             return
         self._taken.add(record.key)
         self.setting.store.save_record(record)
         self.records.append(record)
-        self.tell(record, phase, ratio=ratio)
+        self.tell(record, cast("StudyPhase", record.phase), ratio=ratio)
 
     def tell(self, record: TrialRecord, phase: StudyPhase, *, ratio: Interval | None = None) -> None:
         """Tell the listeners of a finished trial."""

@@ -21,16 +21,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch.utils.data import Dataset
 
 from autotune.compose import places, tune_on_ray, tune_shared, work
 from autotune.machine import machine_facts
@@ -43,21 +39,10 @@ RECORDS = Path(__file__).resolve().parent.parent / "records"
 MACHINES = 4
 TARGET_RATIO = 3.2
 RAY, WORKERS = "Ray nodes", "workers over PostgreSQL"
-STEP_MS = 100.0
-SAMPLE_MS = 8.0
-TRIAL_S = 5.0
+STEP_MS = 150.0
+SAMPLE_MS = 3.0
+TRIAL_S = 7.0
 """Time in windows of a trial: long beside the CPU time that its process and its workers take to start."""
-
-
-class SlowSamples(Dataset[torch.Tensor]):
-    """Samples that are waited for, as from a disk far away, and cost no CPU time."""
-
-    def __len__(self) -> int:
-        return 4096
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        time.sleep(SAMPLE_MS / 1000)
-        return torch.full((8,), float(index))
 
 
 def study(trials: int, name: str = "scaling") -> StudySpec:
@@ -65,13 +50,13 @@ def study(trials: int, name: str = "scaling") -> StudySpec:
     return spec_from_fields(
         {
             "name": name,
-            "dataset": {"factory": "scaling:SlowSamples", "arguments": {}},
+            "dataset": {"factory": "slow_samples:SlowSamples", "arguments": {"sample_ms": SAMPLE_MS}},
             "consumer": {"emulated": {"step_ms": STEP_MS}},
             "device": "cpu",
             "budget": {"time": "20m", "trials": trials},
             "time_cap_s": TRIAL_S,
             "confirm_time_cap_s": TRIAL_S,
-            "space": {"batch_size": [8, 16, 32, 64], "num_workers": [0, 1, 2, 3, 4], "prefetch_factor": [1, 2, 4],
+            "space": {"batch_size": [16, 32, 56, 60, 64], "num_workers": [0, 1, 2, 3], "prefetch_factor": [1, 2, 4],
                       "cache": ["none"], "archive": ["files"]},
         }
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import pytest
@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from autotune.constants import PROCESS_RUNS_MAX
 from autotune.errors import MachineLostError, NoMachineError
+from autotune.spec import Failure
 from autotune.study.optuna_store import KEY
 from autotune.trial import MachinePool
 from autotune.trial.noise import Noise
@@ -116,26 +117,62 @@ def test_what_ends_while_others_are_told_of_is_kept_too(make_many):
     assert summary.process_runs == measured + 1, "and the probe"
 
 
-class VerifiesBesideAnother(ReplayRunner):
-    """Verifies a configuration while another machine verifies one."""
+class MeetsOthers(ReplayRunner):
+    """Verifies while two other machines are busy, of which one has begun with the blocks."""
 
-    meeting = threading.Barrier(2, timeout=30)
+    def __init__(self, *args, meeting, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._meeting = meeting
 
     def run(self, request):
-        if request.phase == "verify":
-            self.meeting.wait()
+        if request.phase in ("verify", "confirm"):
+            with suppress(threading.BrokenBarrierError):  # of those that come after the first three
+                self._meeting.wait(30)
+                self._meeting.abort()
         return super().run(request)
 
 
-def test_challenger_and_default_are_verified_at_once(make_bench):
+def test_no_machine_waits_while_others_verify(make_bench):
     bench = make_bench(npy_is_faster)
-    landscape = bench.runner._landscape
-    machines = [VerifiesBesideAnother(landscape, seed=place, noise=Noise(run_to_run=0.02), host=str(place))
-                for place in range(2)]  # fmt: skip
+    met = []
+    meeting = threading.Barrier(3, action=lambda: met.append(True))
+    machines = [
+        MeetsOthers(bench.runner._landscape, seed=place, noise=Noise(run_to_run=0.02), host=str(place), meeting=meeting)
+        for place in range(3)
+    ]
     with closing(MachinePool(machines, wait_s=0.1)) as pool:
         summary = replace(bench, setting=replace(bench.setting, pool=pool)).run()
+    assert met, "a third machine ran a block meanwhile"
     assert summary.outcome == "gain"
     assert len(by_phase(bench.store.records("s"), "verify")) == 2
+
+
+class BreaksLimitWhenVerified(Machine):
+    """Finds out with the largest sample alone that the memory does not do."""
+
+    def run(self, request):
+        record = super().run(request)
+        if request.phase == "verify" and request.config.archive == "npy":
+            return record.replace(
+                measurement=None, failure=Failure(kind="host_memory", phase="measure", message="full")
+            )
+        return record
+
+
+def test_what_breaks_a_limit_when_verified_is_not_handed_out_though_its_blocks_have_begun(make_bench):
+    bench = make_bench(npy_is_faster)
+    machines = [BreaksLimitWhenVerified(bench.runner._landscape, seed=place, host=str(place)) for place in range(4)]
+    with closing(MachinePool(machines, wait_s=0.1)) as pool:
+        summary = replace(bench, setting=replace(bench.setting, pool=pool)).run()
+    assert summary.best.archive == "files"
+    assert summary.outcome != "gain"
+
+
+def test_no_machine_waits_while_others_confirm(make_many):
+    bench, pool = make_many(npy_is_faster)
+    with closing(pool):
+        summary = bench.run()
+    assert summary.pairs == 12, "three rounds of four machines, where ten would leave two waiting"
 
 
 def test_a_pair_of_the_confirmation_is_measured_on_one_machine(make_many):
