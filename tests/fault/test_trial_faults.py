@@ -169,8 +169,10 @@ def test_an_empty_dataset_and_one_under_a_batch_are_told(tmp_path, runner):
 
 TUNER = textwrap.dedent(
     """
+    import signal
     import sys
     from pathlib import Path
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs, as CI's, ignore it
     sys.path.insert(0, {support!r})
     from trial_requests import trial_request
     from autotune.trial import LocalRunner
