@@ -66,10 +66,13 @@ def work(order: Order, report: Callable[[Report], None]) -> None:
     trial = Trial(order, report)
     try:
         tasks = {"inspect": trial.inspect, "probe": trial.probe, "run": trial.measure}
-        result = tasks[order.task]()
+        try:
+            result = tasks[order.task]()
+        finally:
+            # torch's handler raises for a lost worker, once, in whatever line the signal comes: here at the latest
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     except BaseException as error:  # noqa: BLE001 - a bad configuration is a result, whatever it raises
-        # torch's handler raises for a lost worker in whatever line the signal comes, so in these as well
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it raised in the one above
         failure = classify(error, trial.circumstances())
         result = Report(failure=failure.replace(memory=trial.memory_so_far()))
     report(result.replace(libraries=worth_preloading()))

@@ -154,6 +154,13 @@ def test_damaged_missing_and_unreadable_files_are_bad_data_with_their_path(tmp_p
             assert not failure.retryable
 
 
+@pytest.mark.fault(1)
+def test_a_trial_that_torch_interrupts_for_a_lost_worker_while_it_fails_still_says_why(tmp_path, runner):
+    failure = runner.run(trial_request(tmp_path, "LosesWorkerWhileFailing")).failure
+    assert "without a result" not in failure.message
+    assert "DataLoader worker (pid 1) is killed" in failure.message
+
+
 @pytest.mark.fault(30)
 def test_an_empty_dataset_and_one_under_a_batch_are_told(tmp_path, runner):
     empty = runner.run(trial_request(tmp_path, "Plain", {"count": 0})).failure

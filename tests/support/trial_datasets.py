@@ -164,6 +164,19 @@ class Raises(Plain):
         raise ValueError(f"sample {index} is odd")
 
 
+class LosesWorkerWhileFailing(Plain):
+    """Fails, and has the next handler of a signal that is set raise first, as torch's does where a worker is lost."""
+
+    def __getitem__(self, index):
+        def lose(frame, event, _argument):
+            if event == "call" and frame.f_code is signal.signal.__code__:
+                sys.setprofile(None)
+                raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+        sys.setprofile(lose)
+        raise ValueError("the first error")
+
+
 class LeavesThings(Plain):
     """Leaves a temporary file, a process in a session of its own and a stopped one."""
 
