@@ -36,7 +36,7 @@ class Question(Value):
     consumer: str | None = None
     loader_class: str | None = None
     archives: frozenset[str] | None = None
-    ranks_on_node: int = Field(default=1, ge=1)
+    ranks_on_node: int = Field(default=1, ge=1, strict=True)
 
     @field_serializer("archives")
     def _sorted(self, archives: frozenset[str] | None) -> list[str] | None:

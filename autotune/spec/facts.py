@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from pydantic import Field
+from pydantic import Field, StrictFloat
 
 from autotune.spec.base import Value
 from autotune.units import GIB
@@ -35,13 +35,13 @@ class MachineFacts(Value):
 
     host: str
     system: str
-    cpu_count: int = Field(ge=1)
-    cpu_inputs: Mapping[str, float] = {}
-    memory_bytes: int = Field(gt=0)
-    shm_bytes: int | None = None
+    cpu_count: int = Field(ge=1, strict=True)
+    cpu_inputs: Mapping[str, StrictFloat] = {}
+    memory_bytes: int = Field(gt=0, strict=True)
+    shm_bytes: int | None = Field(default=None, strict=True)
     accelerator: str | None = None
-    accelerator_count: int = Field(default=0, ge=0)
-    accelerator_memory_bytes: int | None = None
+    accelerator_count: int = Field(default=0, ge=0, strict=True)
+    accelerator_memory_bytes: int | None = Field(default=None, strict=True)
     environment: str = "local"
     versions: Mapping[str, str] = {}
     driver: str | None = None
@@ -73,11 +73,11 @@ class DatasetFacts(Value):
     """
 
     type_name: str
-    length: int | None = None
+    length: int | None = Field(default=None, strict=True)
     structure: str = ""
-    declared: bool = False
-    iterable: bool = False
-    staged: bool = False
+    declared: bool = Field(default=False, strict=True)
+    iterable: bool = Field(default=False, strict=True)
+    staged: bool = Field(default=False, strict=True)
 
     @property
     def sample_bytes(self) -> int | None:
