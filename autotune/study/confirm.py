@@ -183,7 +183,7 @@ class Confirm:
         walls = [record.wall_s for record in self.ledger.ranked()]
         typical_s = (fmean(walls) if walls else setting.time_cap_s("confirm")) + longer_s
         block_s = sum(self._expected_s(config, typical_s, longer_s) for config in rivals)
-        machines = max(1, self.runs.capacity)
+        machines = self.runs.capacity
         wanted = math.ceil(CONFIRM_PAIRS_MAX / machines) * machines  # a machine that would wait for others measures too
         paid = int(left_s / block_s) * machines if block_s else wanted
         verifying = sum(config not in self._verified for config in rivals[:2])

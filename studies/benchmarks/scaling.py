@@ -42,7 +42,7 @@ RAY, WORKERS = "Ray nodes", "workers over PostgreSQL"
 STEP_MS = 150.0
 SAMPLE_MS = 3.0
 TRIAL_S = 7.0
-"""Time in windows of a trial: long beside the CPU time that its process and its workers take to start."""
+"""Longest time in windows of a trial, which ends sooner where its rate is steady."""
 
 
 def study(trials: int, name: str = "scaling") -> StudySpec:
