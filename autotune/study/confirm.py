@@ -14,6 +14,7 @@ from autotune.spec import Interval, LoaderConfig, TrialRecord
 from autotune.study.pairs import Blocks
 from autotune.study.race import disqualifies
 from autotune.study.runs import Order, Runs
+from autotune.study.smaller import SmallerSearch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,16 +139,17 @@ class Confirm:
         Machines that would wait while others verify begin with the blocks.
         """
         both = (challenger, default)
-        blocks = Blocks([])
+        blocks, missing = Blocks([]), 0
 
         def orders() -> Iterator[Order]:
-            nonlocal blocks
+            nonlocal blocks, missing
             for config in both:
                 if config not in self._verified:
-                    yield "verify", [config]
-            blocks, count = self._planned(challenger, default, old)
-            for number in range(count):
-                yield "confirm", blocks.order(number)
+                    yield Order("verify", [config])
+            blocks, missing = self._planned(challenger, default, old)
+            for number in range(missing):
+                yield Order("confirm", blocks.order(number))
+            yield from self._beside(challenger)
 
         if self._is_broken(*both):
             return None
@@ -155,10 +157,19 @@ class Confirm:
             for records in measured:
                 if records[0].phase == "confirm":
                     blocks.add({record.config: record for record in records})
+                    missing -= 1
                 self._judge(record for record in records if record.config in both)
                 if self._is_broken(*both):
                     return None
+                if records[0].phase == "confirm" and not missing:
+                    break  # whatever becomes of the run with fewer CPUs, this is confirmed
         return blocks
+
+    def _beside(self, challenger: LoaderConfig) -> Iterator[Order]:
+        """Give what a machine that would wait for the last blocks does: what follows if the challenger is chosen."""
+        following = SmallerSearch(self.runs, challenger.batch_size).first()
+        if following and self.runs.capacity > 1:
+            yield following
 
     def _is_broken(self, *configs: LoaderConfig) -> bool:
         return not all(self._verified.get(config, True) for config in configs)

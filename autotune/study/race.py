@@ -142,7 +142,7 @@ class Race:
 
     def _round(self, raced: Raced, blocks: int) -> None:
         """Run so many blocks, each on one machine: rates of different machines are never held against each other."""
-        orders: list[Order] = [("race", self._shuffled(raced.survivors)) for _ in range(blocks)]
+        orders = [Order("race", self._shuffled(raced.survivors)) for _ in range(blocks)]
         for records in self._runs.blocks(orders):
             self._add(raced, records)
 

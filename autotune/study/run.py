@@ -60,11 +60,12 @@ def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
     runs = Runs(setting, ledger, started)
     _tell_again(setting, earlier)
     decision = _Phases(study, runs, spent=sum(1 for record in earlier if not is_predicted(record))).decide()
-    smaller = SmallerSearch(runs, decision)
+    smaller = None if decision.outcome == "nothing_feasible" else SmallerSearch(runs, decision.config.batch_size)
     try:
-        smaller.run()
+        if smaller:
+            smaller.run()
     finally:  # whatever ends these runs, what the ones before them came to is kept
-        decision = decision.replace(smaller=smaller.found)
+        decision = decision.replace(smaller=smaller.found if smaller else None)
         event = setting.store.save_decision(decision, promotion=setting.spec.promotion)
         setting.notify("on_decision", decision)
     summary = summarise(setting, runs, decision=decision, event=event, wall_s=setting.clock() - begun)

@@ -5,16 +5,38 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 from typing import cast
 
-from autotune.spec import Failure, Interval, LoaderConfig, PhaseStarted, Profile, TrialFinished, TrialRecord
+from autotune.spec import (
+    Failure,
+    Interval,
+    LoaderConfig,
+    PhaseStarted,
+    Profile,
+    TrialFinished,
+    TrialRecord,
+    TrialRequest,
+)
 from autotune.spec.events import StudyPhase
 from autotune.study.ledger import Ledger
 from autotune.study.setting import Setting
 from autotune.trial import Records
 
-Order = tuple[StudyPhase, Sequence[LoaderConfig]]
-"""A block: which part of the study asks for it, and its configurations in their order."""
+
+@dataclass(frozen=True)
+class Order:
+    """A block that is to be measured.
+
+    Attributes:
+        phase: The part of the study that asks for it.
+        configs: Its configurations, in their order.
+        cpus: CPUs that each trial gets; None is all of its machine.
+    """
+
+    phase: StudyPhase
+    configs: Sequence[LoaderConfig]
+    cpus: int | None = None
 
 
 class Runs:
@@ -70,7 +92,7 @@ class Runs:
 
     def run(self, config: LoaderConfig, phase: StudyPhase, *, cpus: int | None = None) -> TrialRecord:
         """Measure a configuration outside the search, in a fresh process, with all CPUs or fewer; keep and tell it."""
-        (block,) = self.blocks([(phase, [config])], cpus=cpus)
+        (block,) = self.blocks([Order(phase, [config], cpus)])
         return block[0]
 
     def blocks(
@@ -78,7 +100,6 @@ class Runs:
         orders: Iterable[Order],
         *,
         ratio: Callable[[], Interval | None] = lambda: None,
-        cpus: int | None = None,
     ) -> Generator[list[TrialRecord], None, None]:
         """Measure blocks outside the search, each on one machine, as many at once as there are machines.
 
@@ -87,7 +108,6 @@ class Runs:
         Args:
             orders: The blocks; one is asked for when a machine is free for it.
             ratio: Gives the ratio that is told with a record.
-            cpus: CPUs that each trial gets; None is all of its machine.
 
         Yields:
             The records of each block, in the order of the blocks.
@@ -105,9 +125,8 @@ class Runs:
             return records
 
         try:
-            for phase, configs in orders:
-                requests = [self.setting.request(config, phase=phase).replace(cpus=cpus) for config in configs]
-                begun.append(self.setting.pool.submit(requests, on_record=take))
+            for order in orders:
+                begun.append(self.setting.pool.submit(self._requests(order), on_record=take))
                 _wait(begun, take, at_most=self.capacity - 1)
                 while begun and begun[0].done():
                     yield first()
@@ -120,6 +139,10 @@ class Runs:
         except Exception:  # no machine is left, say
             _wait(begun, take, at_most=len(begun))
             raise
+
+    def _requests(self, order: Order) -> list[TrialRequest]:
+        request = self.setting.request
+        return [request(config, phase=order.phase).replace(cpus=order.cpus) for config in order.configs]
 
     def _take(self, record: TrialRecord, *, ratio: Interval | None) -> None:
         """Keep and tell a record, once."""

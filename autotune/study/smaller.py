@@ -15,9 +15,9 @@ from autotune.constants import (
     SMALLER_LOSS_SHARE,
     SMALLER_RUNS_MAX,
 )
-from autotune.spec import Decision, LoaderConfig, Measurement, SmallerMachine, TrialRecord
+from autotune.spec import LoaderConfig, Measurement, SmallerMachine, TrialRecord
 from autotune.study.choose import cost
-from autotune.study.runs import Runs
+from autotune.study.runs import Order, Runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,27 +94,33 @@ def does(measured: Measurement, need: Need) -> bool:
 
 
 class SmallerSearch:
-    """The fewest CPUs, and then bytes, that keep the consumer of a study fed at the decided batch size.
+    """The fewest CPUs, and then bytes, that keep the consumer of a study fed at a batch size.
 
     Args:
         runs: Measures, keeps and tells.
-        decision: What the study came to.
+        batch_size: The batch size that was decided, or will likely be.
 
     Attributes:
         found: The answer by all runs until now; None where only loading was measured, or nothing whose CPU time is
             known.
     """
 
-    def __init__(self, runs: Runs, decision: Decision) -> None:
+    def __init__(self, runs: Runs, batch_size: int) -> None:
         self._runs = runs
-        self._of_cpus = decision.machine.cpu_count
-        told = decision.workload.consumer.kind != "loader" and decision.outcome != "nothing_feasible"
-        records = [*runs.ledger.ranked(), *runs.records] if told else []
-        needs = needs_of(records, decision.config.batch_size)
+        self._of_cpus = runs.setting.inspection.machine.cpu_count
+        told = runs.setting.spec.consumer.kind != "loader"
+        needs = needs_of([*runs.ledger.ranked(), *runs.records] if told else [], batch_size)
         self._fed = feeding(needs)
         self._left = deque(tries(self._fed, self._of_cpus))
         self._refuted: dict[int, tuple[LoaderConfig, float]] = {}
         self.found: SmallerMachine | None = self._by_cpu_time() if self._fed else _unfed(needs, self._of_cpus)
+
+    def first(self) -> Order | None:
+        """Give the run that `run` begins with, for a machine that would wait; None without one."""
+        if not self._left:
+            return None
+        cpus, need = self._left[0]
+        return Order("smaller", [need.config], cpus)
 
     def run(self) -> None:
         """Run with fewer CPUs, from the fewest that can do upwards; what there is no time to run stays predicted."""
@@ -124,7 +130,7 @@ class SmallerSearch:
             cpus, need = self._left[0]
             if place and not self._is_affordable(need):
                 return
-            record = self._runs.run(need.config, "smaller", cpus=cpus)
+            record = self._known(need.config, cpus) or self._runs.run(need.config, "smaller", cpus=cpus)
             measured = record.measurement
             if measured is None or record.machine is None or record.machine.cpu_count != cpus:
                 return
@@ -136,6 +142,15 @@ class SmallerSearch:
             self._left.popleft()
             self._refuted[cpus] = (need.config, measured.data_wait_share)
             self.found = self._by_cpu_time()
+
+    def _known(self, config: LoaderConfig, cpus: int) -> TrialRecord | None:
+        """Give the run of a machine that would have waited for others while they confirmed; None without one.
+
+        One that could not be limited saw all CPUs.
+        """
+        ran = [record for record in self._runs.records if record.phase == "smaller" and record.config == config]
+        seen = (cpus, self._of_cpus)
+        return next((record for record in ran if record.machine and record.machine.cpu_count in seen), None)
 
     def _is_affordable(self, need: Need) -> bool:
         return self._runs.elapsed_s + need.wall_s <= self._runs.setting.spec.budget.time_s

@@ -1,5 +1,9 @@
 """Which smaller machine keeps a consumer fed: what is predicted from CPU time, and what runs with fewer CPUs show."""
 
+import threading
+from contextlib import closing
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +15,8 @@ from autotune.errors import NoMachineError
 from autotune.spec import ArchiveUse, LoaderConfig, MemoryUse
 from autotune.study.earlier import interrupted_records
 from autotune.study.smaller import Need, feeding, is_ample, tries
+from autotune.trial import MachinePool
+from autotune.trial.noise import Noise
 from autotune.trial.replay import ReplayRunner
 from autotune.units import MIB
 
@@ -73,14 +79,33 @@ def bench_of(make_bench):
     return make
 
 
+@pytest.fixture(params=[1, 4], ids=["one machine", "four machines"])
+def on_machines(request):
+    """Take as many machines for a study as are wanted."""
+    pools = []
+
+    def take(bench):
+        runner = bench.runner
+        machines = [
+            type(runner)(runner._landscape, seed=place, noise=Noise(run_to_run=0.02), host=str(place))
+            for place in range(request.param)
+        ]
+        pools.append(MachinePool(machines, wait_s=0.1))
+        return replace(bench, setting=replace(bench.setting, pool=pools[-1]))
+
+    yield take
+    for pool in pools:
+        pool.close()
+
+
 def limited(bench):
     """Give the numbers of CPUs that were tried."""
     records = [record for record in bench.store.records("s") if record.phase == "smaller"]
     return [record.machine.cpu_count for record in records]
 
 
-def test_the_fewest_cpus_are_verified_by_a_run_with_just_these(bench_of):
-    bench = bench_of()
+def test_the_fewest_cpus_are_verified_by_a_run_with_just_these(bench_of, on_machines):
+    bench = on_machines(bench_of())
     found = bench.run().smaller
     assert (found.cpus, found.of_cpus, found.state, found.limited_by) == (3, 4, "verified", "quota")
     assert limited(bench) == [3], "two CPUs cannot do what keeps two and a half busy"
@@ -136,8 +161,8 @@ def test_that_all_cpus_are_needed_is_predicted_unless_one_less_was_seen_not_to_d
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), NoMachineError("the last node went")])
-def test_a_decision_outlives_what_interrupts_the_runs_with_fewer_cpus(interruption, bench_of):
-    bench = bench_of(interruption=interruption)
+def test_a_decision_outlives_what_interrupts_the_runs_with_fewer_cpus(interruption, bench_of, on_machines):
+    bench = on_machines(bench_of(interruption=interruption))
     with pytest.raises(type(interruption)):
         bench.run()
     (decision,) = bench.store.decisions("s")
@@ -166,11 +191,35 @@ def test_of_loading_alone_it_cannot_be_said(bench_of):
     assert "cannot be said, as this study measured loading alone" in smaller_machine_text(*bench.store.decisions("s"))
 
 
-def test_a_run_that_cannot_be_limited_leaves_a_prediction(bench_of):
-    bench = bench_of(limit=None)
+def test_a_run_that_cannot_be_limited_leaves_a_prediction(bench_of, on_machines):
+    bench = on_machines(bench_of(limit=None))
     found = bench.run().smaller
     assert (found.cpus, found.state, found.limited_by) == (3, "predicted", None)
+    assert limited(bench) == [4], "and is not tried again"
     assert "not verified by a run" in smaller_machine_text(*bench.store.decisions("s"))
+
+
+class ConfirmsUntilOthersWait(Machine):
+    """The first block of the confirmation takes until a run with fewer CPUs begins."""
+
+    first, waited = threading.Lock(), threading.Event()
+
+    def run(self, request):
+        if request.cpus:
+            self.waited.set()
+        elif request.phase == "confirm" and self.first.acquire(blocking=False):
+            assert self.waited.wait(30), "no machine ran with fewer CPUs beside the confirmation"
+        return super().run(request)
+
+
+def test_a_machine_that_would_wait_while_others_confirm_runs_with_fewer_cpus(make_bench):
+    space = {"batch_size": [32], "num_workers": [0, 1], "cache": ["none"], "archive": ["files"]}
+    bench = make_bench(same_rate, consumer=EMULATED, space=space, machine=LARGE)
+    machines = [ConfirmsUntilOthersWait(bench.runner._landscape, seed=place, host=str(place)) for place in range(4)]
+    with closing(MachinePool(machines, wait_s=0.1)) as pool:
+        summary = replace(bench, setting=replace(bench.setting, pool=pool)).run()
+    assert summary.smaller.state == "verified"
+    assert limited(bench) == [3], "and its run is not made again"
 
 
 def test_what_slows_the_consumer_down_does_not_feed_it():
