@@ -1,13 +1,37 @@
-"""Which machines of one class may measure for the same study: those that would come to the same results."""
+"""Which machines may measure for the same study: those of one class that would come to the same results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 
 from autotune.errors import ConflictError
+from autotune.registry import Registry
 from autotune.space import Space
 from autotune.spec import Inspection, StudySpec
 from autotune.study.earlier import other_majors
+
+CLOCK_AHEAD_MAX_S = 5.0
+"""Seconds by which clocks of machines may differ: what was measured before a decision has to look so."""
+
+
+def check_clock(registry: Registry, now: Callable[[], float] = time.time) -> None:
+    """Refuse a machine whose clock differs from the database's.
+
+    Args:
+        registry: The registry that a study is shared through.
+        now: Seconds since the epoch, by this machine's clock.
+
+    Raises:
+        ConflictError: It does, by so many seconds.
+    """
+    ahead_s = registry.clock_ahead_s(now)
+    if abs(ahead_s) > CLOCK_AHEAD_MAX_S:
+        raise ConflictError(
+            f"clocks of machines that share a study differ by {CLOCK_AHEAD_MAX_S:g} s at most, as trials are put in "
+            f"order by them, but this machine's is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the "
+            "database's; have both set by NTP, as by `timedatectl set-ntp true`"
+        )
 
 
 def check_alike(spec: StudySpec, first: Inspection, other: Inspection) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -81,11 +82,13 @@ class RayClasses:
             MachineBusyError: Other jobs hold all of them.
             DatasetError: The dataset can be read on none of them.
         """
-        errors = self._look(self._due())
-        if not self.pools:
-            self.close()
-            raise _worst(errors)
-        self._watching.start()
+        with ExitStack() as undoing:
+            undoing.callback(self.close)  # also where the user ends it: nodes that were taken in would stay held
+            errors = self._look(self._due())
+            if not self.pools:
+                raise _worst(errors)
+            self._watching.start()
+            undoing.pop_all()
         return self
 
     def __exit__(
@@ -134,7 +137,7 @@ class RayClasses:
         with ThreadPoolExecutor(max_workers=_AT_ONCE) as threads:
             try:
                 errors = [error for error in threads.map(self._taken_in, nodes) if error is not None]
-            except BaseException:  # the user ends it
+            except KeyboardInterrupt:
                 self._end_starting()
                 raise
         if self._ended.is_set():
@@ -154,6 +157,9 @@ class RayClasses:
         except AutotuneError as error:
             machine.close()
             return self._refused(node, error)
+        except BaseException:
+            machine.close()
+            raise
         finally:
             with self._guard:
                 self._starting.discard(machine)

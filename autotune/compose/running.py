@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from autotune.compose.places import Places, prepared_optuna_url
 from autotune.compose.storytelling import show_in_dashboard
+from autotune.errors import NoMachineError
 from autotune.registry import Registry
 from autotune.resolve.deployed import deployed_archives
 from autotune.space import Space
@@ -139,10 +140,15 @@ def _build_whole_archive(setting: Setting, config: LoaderConfig) -> None:
     """Build the chosen archive for the whole dataset: the study measured on a part of it."""
     request = setting.request(config, phase="measure")
     whole = request.replace(workload=request.workload.replace(subset=None))
-    (record,) = setting.pool.submit([whole]).result()
-    setting.store.save_record(record)
-    if record.failure is not None:
+    try:
+        (record,) = setting.pool.submit([whole]).result()
+    except NoMachineError as error:
+        why = str(error)
+    else:
+        setting.store.save_record(record)
+        why = record.failure.message if record.failure else ""
+    if why:
         _LOG.warning(
             "the archive of the whole dataset was not built: %s; `autotune archive build` builds it without a time-out",
-            record.failure.message,
+            why,
         )

@@ -13,11 +13,9 @@ from autotune.compose.sharing_times import SharingTimes
 from autotune.errors import AutotuneError, NoMachineError
 from autotune.spec import (
     Failure,
-    Inspection,
     OrderAnswer,
     Profile,
     SharedStudy,
-    StudyMachine,
     TrialOrder,
     TrialRecord,
     TrialRequest,
@@ -43,9 +41,6 @@ class OrderBoard(Protocol):
 
     def machines_present(self, study: str, run: str) -> Mapping[str, int]:
         """Count the machines that take part now, by class."""
-
-    def first_machine(self, study: str, run: str, machine_class: str) -> StudyMachine:
-        """Give the machine of a class that joined first."""
 
 
 class SharedPool:
@@ -109,11 +104,6 @@ class SharedPool:
         self._place(TrialOrder(requests=tuple(requests))).add_done_callback(hand_on)
         return records
 
-    def inspect(self, request: TrialRequest) -> Inspection | Failure:
-        """Give what the first machine of the class found out; the others were compared with it when they joined."""
-        del request  # each machine looks at the dataset of its own study file
-        return self._board.first_machine(self._study.name, self._study.run, self._class).inspection
-
     def probe(self, request: TrialRequest) -> Profile | Failure:
         """Look at where time and memory of a batch go, on one machine; see `TrialPool.probe`."""
         answer = self._place(TrialOrder(task="probe", requests=(request,))).result()
@@ -127,9 +117,7 @@ class SharedPool:
         with self._guard:
             left = dict(self._pending)
             self._pending.clear()
-        if left:
-            with suppress(AutotuneError):  # the next driver withdraws them
-                self._board.withdraw_orders(left)
+        self._withdraw(left)
         for _, future in left.values():
             future.set_exception(CancelledError())
 
@@ -201,10 +189,16 @@ class SharedPool:
     def _fail(self, error: AutotuneError) -> None:
         with self._guard:
             self._error = error
-            left = list(self._pending.values())
+            left = dict(self._pending)
             self._pending.clear()
-        for _, future in left:
+        self._withdraw(left)
+        for _, future in left.values():
             future.set_exception(error)
+
+    def _withdraw(self, keys: Collection[str]) -> None:
+        if keys:
+            with suppress(AutotuneError):  # the next driver withdraws them
+                self._board.withdraw_orders(keys)
 
     def _count(self) -> int:
         return self._board.machines_present(self._study.name, self._study.run).get(self._class, 0)

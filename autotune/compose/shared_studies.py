@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
+from autotune.compose.alike import check_clock
 from autotune.compose.class_studies import ClassesListener
 from autotune.compose.driving import driven
 from autotune.compose.places import Places
@@ -16,6 +17,7 @@ from autotune.compose.shared_requests import check_shareable, check_storage
 from autotune.compose.shared_run import SharedRun
 from autotune.compose.shared_worker import SharedWorker, WorkerEnd, WorkerListener
 from autotune.compose.sharing_times import SharingTimes
+from autotune.errors import ConflictError, DatasetError, FactoryError, TrialServerError
 from autotune.registry import Registry, check_separate, open_registry, registry_address
 from autotune.spec import OrderAnswer, SharedStudy, StudyMachine, StudySpec, StudySummary, TrialClaim
 from autotune.spec.record import new_key
@@ -50,6 +52,7 @@ def tune_shared(
     Raises:
         SpecError: The study cannot be shared, or the registry cannot be reached by others.
         MachineBusyError: Somebody else drives the study, or another job holds this machine.
+        ConflictError: This machine's clock differs from the database's.
         NoMachineError: No machine joined in time, or none was left in any class.
     """
     check_shareable(spec)
@@ -59,6 +62,7 @@ def tune_shared(
         machine_lock(f"study {spec.name}", path=at.lock) if measures else nullcontext(),
         driven(spec.name, at) as registry,
     ):
+        check_clock(registry)
         study = SharedStudy(name=spec.name, run=new_key(), spec=spec, driven=True)
         answered = registry.share_study(spec, study.run)
         if answered:
@@ -66,7 +70,7 @@ def tune_shared(
         settle_interrupted(spec, registry, at)
         with SharedRun(study, at=at, registry=registry, listener=listener, times=times) as run:
             if measures:
-                _measure_here(spec, at, registry, times=times, until=run.over)
+                _measure_here(study, at, registry, times=times, until=run.over)
             summaries = run.result()
         registry.end_shared_study(spec.name, study.run)
     return summaries
@@ -118,15 +122,20 @@ def work(
 
 
 def _measure_here(
-    spec: StudySpec, at: Places, registry: Registry, *, times: SharingTimes, until: threading.Event
+    study: SharedStudy, at: Places, registry: Registry, *, times: SharingTimes, until: threading.Event
 ) -> None:
-    """Measure on the driver's own machine, which it holds, as any other does."""
+    """Measure on the driver's own machine, which it holds, as any other does; where it cannot, others still may."""
     with LocalRunner() as runner:
         worker = SharedWorker(
-            spec, at=at, registry=registry, runner=runner, listener=_Silent(), holding=nullcontext, times=times,
+            study.spec, at=at, registry=registry, runner=runner, listener=_Silent(), holding=nullcontext, times=times,
             idle_s=math.inf, stop=until,
         )  # fmt: skip
-        worker.serve()
+        try:
+            worker.serve()
+        except (ConflictError, DatasetError, FactoryError, TrialServerError) as error:
+            if not registry.machines_present(study.name, study.run):
+                raise
+            _LOG.warning("this machine measures nothing more for the study, the others go on: %s", error)
 
 
 class _Silent:

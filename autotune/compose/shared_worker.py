@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Literal, Protocol
 
-from autotune.compose.alike import check_alike
+from autotune.compose.alike import check_alike, check_clock
 from autotune.compose.holding import this_process
 from autotune.compose.places import Places
 from autotune.compose.runs import inspect_dataset
@@ -56,6 +56,7 @@ class SharedWorker:
         once: Whether it ends after one order.
         stop: Ends it between two orders.
         clock: Monotonic seconds.
+        now: Seconds since the epoch.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class SharedWorker:
         once: bool = False,
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._spec = spec
         self._at = at
@@ -84,6 +86,7 @@ class SharedWorker:
         self._once = once
         self._stop = stop or threading.Event()
         self._clock = clock
+        self._now = now
         self._busy_at_s = clock()
         self._told_waiting = ""
         self._inspection: Inspection | None = None
@@ -94,7 +97,7 @@ class SharedWorker:
         Raises:
             MachineBusyError: Another tuning job holds this machine.
             SpecError: The study is not the one of this machine's file.
-            ConflictError: Machines of this class would come to other results.
+            ConflictError: Machines of this class would come to other results, or this one's clock is wrong.
             DatasetError: The dataset cannot be read here.
             RegistryError: The database cannot be reached for too long.
         """
@@ -114,6 +117,7 @@ class SharedWorker:
     def _take_part(self, study: SharedStudy) -> WorkerEnd | None:
         """Measure for one run; None where it was replaced by another one."""
         check_same(self._spec, study.spec)
+        check_clock(self._registry, self._now)
         with ExitStack() as held:
             held.enter_context(self._holding())
             found = self._inspection or inspect_dataset(self._runner, self._spec, at=self._at)

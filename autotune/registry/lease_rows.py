@@ -31,6 +31,11 @@ def now_us(connection: Connection) -> int:
     return time.monotonic_ns() // 1000
 
 
+def wall_us(connection: Connection) -> int:
+    """Give the database's time of day in microseconds since the epoch; SQLite's is this machine's."""
+    return now_us(connection) if connection.dialect.name == "postgresql" else time.time_ns() // 1000
+
+
 def make_sure_of(connection: Connection, name: str) -> None:
     """Have a row for a lease, so that it can be locked: of two who come first at once one waits for the other."""
     nobody = {"name": name, "holder": "", "process": "", "token": 0, "expires_us": 0, "purpose": ""}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, or_, select, update
+from sqlalchemy import Connection, and_, case, delete, exists, or_, select, update
 
 from autotune.registry import lease_rows
 from autotune.registry.tables import SharedStudyRow, TrialOrderRow
@@ -74,7 +74,7 @@ def claim(connection: Connection, machine: StudyMachine, life_us: int) -> tuple[
             state="taken",
             worker=machine.key,
             token=TrialOrderRow.token + 1,
-            attempts=TrialOrderRow.attempts + 1,
+            attempts=TrialOrderRow.attempts + case((mine, 0), else_=1),
             expires_us=now + life_us,
         )
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 
 from sqlalchemy import Connection
 
 from autotune.errors import SpecError
-from autotune.registry import order_rows, sharing_rows, writes
+from autotune.registry import lease_rows, order_rows, sharing_rows, writes
 from autotune.registry.transactions import Transactions
 from autotune.spec import OrderAnswer, SharedStudy, StudyMachine, StudySpec, TrialClaim, TrialOrder
 
@@ -17,6 +18,21 @@ class Sharing(Transactions):
 
     Lives of machines and claims are in seconds of the database's clock.
     """
+
+    def clock_ahead_s(self, now: Callable[[], float] = time.time) -> float:
+        """Give by how many seconds this machine's clock is at least ahead of the database's; below 0 if it is behind.
+
+        Args:
+            now: Seconds since the epoch.
+        """
+
+        def work(connection: Connection) -> float:
+            there_s = lease_rows.wall_us(connection) / 1e6
+            asked_s = now()
+            there_later_s = lease_rows.wall_us(connection) / 1e6
+            return max(0.0, asked_s - there_later_s) + min(0.0, asked_s - there_s)
+
+        return self._read(work)
 
     # The driver's
 

@@ -70,6 +70,7 @@ class Profile(Value):
         memory_workers: The same with workers.
         bounds: Rates that no loader can exceed, by batch size.
         wall_s: Wall time of the probe.
+        host: The machine that was probed; None is unknown.
     """
 
     sample_s: float = Field(gt=0)
@@ -88,6 +89,7 @@ class Profile(Value):
     memory_workers: Line | None = None
     bounds: tuple[Bound, ...] = ()
     wall_s: float = Field(default=0.0, ge=0)
+    host: str | None = None
 
     def bound(self, batch_size: int) -> float | None:
         """Give the rate in samples/s that no loader can exceed; between measured sizes by their seconds."""

@@ -120,13 +120,14 @@ class Decision(Value):
         outcome: `gain` promotes `best`; `nothing_to_gain` and `undecided` keep what is deployed, else the default.
         config: The configuration that this decision deploys.
         default: The PyTorch default at the same batch size.
-        samples_per_s: Rate of `config` over the confirm runs.
+        samples_per_s: Rate of `config` over the confirm runs of `machine`; of all machines where it made none.
         default_samples_per_s: Rate of `default` over the same runs.
         ratio: Rate of `config` over that of `default`, paired, with its 95 % interval.
         pairs: Pairs that the interval rests on.
         batch_size_gain: Rate of the winner over its own at batch size 32; None where not measured.
         workload: What was measured.
         machine: Where.
+        other_hosts: Names of other machines of its class that measured too.
         dataset: On what.
         fingerprint: Source fingerprint of the dataset, which names its archives; None where none can be had.
         peak_bytes: Peak of device memory of `config`.
@@ -154,6 +155,7 @@ class Decision(Value):
     batch_size_gain: float | None = None
     workload: Workload
     machine: MachineFacts
+    other_hosts: tuple[str, ...] = ()
     dataset: DatasetFacts
     fingerprint: str | None = None
     peak_bytes: int | None = None

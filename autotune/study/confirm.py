@@ -27,6 +27,7 @@ class Confirmed:
         deployed: What is deployed and differs from both; None without.
         blocks: The runs.
         batch_size_gain: Challenger at its batch size over itself at the reference batch size of 32.
+        host: The machine that the decision names; others of its class may have measured too.
     """
 
     challenger: LoaderConfig
@@ -34,6 +35,7 @@ class Confirmed:
     deployed: LoaderConfig | None
     blocks: Blocks
     batch_size_gain: float | None
+    host: str
 
     def ratio(self, config: LoaderConfig) -> Interval | None:
         """Give the ratio of a configuration over the default."""
@@ -49,8 +51,16 @@ class Confirmed:
         return [config for config in self.blocks.configs if self.blocks.rates(config)]
 
     def rate(self, config: LoaderConfig) -> float | None:
-        """Give the mean rate of a configuration, or None where it was never measured."""
-        rates = self.blocks.rates(config)
+        """Give the mean rate of a configuration on the machine that is named, on all where it measured none.
+
+        None where it was never measured.
+        """
+        rates = self.blocks.rates(config, host=self.host) or self.blocks.rates(config)
+        return fmean(rates) if rates else None
+
+    def rate_on(self, config: LoaderConfig, host: str | None) -> float | None:
+        """Give the mean rate of a configuration on one machine, or None where it was never measured there."""
+        rates = self.blocks.rates(config, host=host)
         return fmean(rates) if rates else None
 
 
@@ -91,6 +101,7 @@ class Confirm:
                     deployed=old if old and blocks.rates(old) else None,
                     blocks=blocks,
                     batch_size_gain=self._batch_size_gain(blocks, challenger),
+                    host=self.setting.inspection.machine.host,
                 )
             rivals += self._smaller(challenger, rivals)
         return None

@@ -28,12 +28,14 @@ class Evidence:
         safe_default: PyTorch's default where it was verified to keep its limits; None where nothing was.
         kept: What was verified to keep its limits apart from the defaults; None where nothing was.
         notes: What the phases came to, a sentence each.
+        hosts: Machines that measured.
     """
 
     guesses: Guesses
     safe_default: LoaderConfig | None = None
     kept: LoaderConfig | None = None
     notes: tuple[str, ...] = ()
+    hosts: frozenset[str] = frozenset()
 
 
 def outcome_of(ratio: Interval | None) -> Outcome:
@@ -147,7 +149,7 @@ def _without_rival(setting: Setting, ledger: Ledger, deployed: LoaderConfig | No
         outcome = "nothing_to_gain" if not setting.space.points - ledger.known() else "undecided"
         why = "no configuration apart from the PyTorch default could be measured within its limits"
     return Decision(
-        **_circumstances(setting),
+        **_circumstances(setting, evidence.hosts),
         outcome=outcome,
         config=kept if kept and outcome != "nothing_feasible" else default,
         default=default,
@@ -173,7 +175,7 @@ def _decision(
     ]
     pairs = len(confirmed.blocks.paired_rates(compared, confirmed.default))
     return Decision(
-        **_circumstances(setting),
+        **_circumstances(setting, evidence.hosts),
         outcome=outcome,
         config=config,
         default=confirmed.default,
@@ -183,7 +185,7 @@ def _decision(
         pairs=pairs,
         batch_size_gain=confirmed.batch_size_gain,
         peak_bytes=max(peaks, default=0) or None,
-        headroom=_headroom(evidence.guesses, config, confirmed.rate(config)),
+        headroom=_headroom(evidence.guesses, config, confirmed),
         resolution_share=resolution_share(_noise(confirmed), pairs),
         bottlenecks=_bottlenecks(evidence.guesses, (config, confirmed.default)),
         notes=evidence.notes,
@@ -191,9 +193,10 @@ def _decision(
     )
 
 
-def _circumstances(setting: Setting) -> dict[str, Any]:
+def _circumstances(setting: Setting, hosts: Iterable[str] = ()) -> dict[str, Any]:
     """Give the fields that every decision of this run has."""
     return {
+        "other_hosts": tuple(sorted({*hosts} - {setting.inspection.machine.host})),
         "study": setting.spec.name,
         "workload": setting.spec.workload,
         "machine": setting.inspection.machine,
@@ -203,8 +206,8 @@ def _circumstances(setting: Setting) -> dict[str, Any]:
     }
 
 
-def _headroom(guesses: Guesses, config: LoaderConfig, rate: float | None) -> Headroom:
-    bound = guesses.bound(config.batch_size)
+def _headroom(guesses: Guesses, config: LoaderConfig, confirmed: Confirmed) -> Headroom:
+    bound, rate = guesses.bound(config.batch_size), confirmed.rate_on(config, guesses.host)
     if bound is None or rate is None:
         return Headroom()
     return Headroom(bound_samples_per_s=bound, share=rate / bound)

@@ -8,20 +8,28 @@ from autotune.constants import REMEMBERED_CONFIGS
 from autotune.spec import LoaderConfig, MachineFacts, TrialRecord
 from autotune.study.setting import Setting
 
+_BEFORE_DECISION = ("search", "race", "verify", "confirm")
+
 
 def interrupted_records(setting: Setting) -> list[TrialRecord]:
-    """Give the records of a run that ended without a decision: they are kept, and their time is charged."""
+    """Give the search's records of a run that ended without a decision: they are kept, and their time is charged."""
+    return [record for record in _undecided(setting) if _counts(record, setting) and _same(record, setting)]
+
+
+def untold_records(setting: Setting) -> list[TrialRecord]:
+    """Give all records of a run that ended without a decision: the last ones may be saved and nobody told of them."""
+    return [record for record in _undecided(setting) if _of_workload(record, setting)]
+
+
+def _undecided(setting: Setting) -> list[TrialRecord]:
+    """Give the study's records since the last decision; without runs that come after a decision."""
     here = setting.inspection.machine.machine_class
     decisions = setting.store.decisions(setting.spec.name)
     # machines of other classes come to decisions of their own in the same run
     decided = [decision.decided_at for decision in decisions if decision.machine.machine_class == here]
     last = max(decided, default=None)
     records = setting.store.records(setting.spec.name)
-    return [
-        record
-        for record in records
-        if _counts(record, setting) and _same(record, setting) and (last is None or record.started_at > last)
-    ]
+    return [one for one in records if one.phase in _BEFORE_DECISION and (last is None or one.started_at > last)]
 
 
 def known_records(setting: Setting, earlier: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -72,16 +80,23 @@ def _counts(record: TrialRecord, setting: Setting) -> bool:
 
 
 def _same(record: TrialRecord, setting: Setting) -> bool:
-    """Whether a record answers for this run: same workload, dataset and class of machine, still in the space."""
-    machine = setting.inspection.machine.machine_class
+    """Whether a record answers for this run: of a search for the same, still in the space."""
     return (
         record.phase == "search"
-        and record.workload == setting.spec.workload
+        and _of_workload(record, setting)
+        and (record.machine is None or not other_majors(record.machine, setting.inspection.machine))
+        and record.config in setting.space.points
+    )
+
+
+def _of_workload(record: TrialRecord, setting: Setting) -> bool:
+    """Whether a record is of the same workload, dataset and class of machine."""
+    machine = setting.inspection.machine.machine_class
+    return (
+        record.workload == setting.spec.workload
         # objects of a script share a workload: only the facts tell two datasets of one class apart
         and (record.dataset is None or record.dataset == setting.inspection.dataset)
         and (record.machine is None or record.machine.machine_class == machine)
-        and (record.machine is None or not other_majors(record.machine, setting.inspection.machine))
-        and record.config in setting.space.points
     )
 
 

@@ -25,12 +25,18 @@ class Guesses:
         space: The space.
         profile: What the probe found; None without one, and then nothing is estimated.
         forecast: Which limit each configuration will break.
+
+    Attributes:
+        host: The machine whose bounds these are; None is unknown.
+        points: The configurations, in the order of their labels.
+        rates: Estimated rates in samples/s.
     """
 
     def __init__(self, space: Space, profile: Profile | None, forecast: Forecast) -> None:
         self._space = space
         self._profile = profile
         self._forecast = forecast
+        self.host = profile.host if profile else None
         self.points = sorted(space.points, key=LoaderConfig.label)
         self._largest_fraction = max((config.cache_fraction or 0.0 for config in self.points), default=0.0)
         self.rates: dict[LoaderConfig, float] = {}

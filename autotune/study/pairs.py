@@ -39,9 +39,10 @@ class Blocks:
         """Give all runs of a configuration."""
         return [block[config] for block in self._blocks]
 
-    def rates(self, config: LoaderConfig) -> list[float]:
-        """Give the rates of a configuration's runs that were measured."""
-        return [record.measurement.samples_per_s for record in self.records(config) if record.measurement]
+    def rates(self, config: LoaderConfig, *, host: str | None = None) -> list[float]:
+        """Give the rates of a configuration's runs that were measured, on one machine or on all."""
+        there = [one for one in self.records(config) if host is None or (one.machine and one.machine.host == host)]
+        return [record.measurement.samples_per_s for record in there if record.measurement]
 
     def ratio(self, above: LoaderConfig, below: LoaderConfig) -> Interval | None:
         """Give the ratio of two configurations over the blocks in which both were measured."""

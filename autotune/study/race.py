@@ -116,10 +116,9 @@ class Race:
     def _round_size(self, raced: Raced) -> int:
         """Give how many blocks are run at once: one a machine, as far as blocks and processes are left."""
         blocks = min(self._runs.capacity, RACE_BLOCKS_MAX - raced.blocks)
-        if raced.blocks < RACE_BLOCKS_MIN:
-            return blocks
         left = PROCESS_RUNS_MAX - self._runs.processes - 2 * CONFIRM_PAIRS_MAX - 2
-        return max(0, min(blocks, left // len(raced.survivors)))
+        needed = min(blocks, RACE_BLOCKS_MIN - raced.blocks)
+        return max(0, needed, min(blocks, left // len(raced.survivors)))
 
     def rematch(self, racing: Sequence[LoaderConfig]) -> Raced:
         """Run each once more, where the time allows no race, and order them by both runs.

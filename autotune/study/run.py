@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
+from typing import cast
 
 import optuna
 
@@ -21,6 +23,7 @@ from autotune.constants import (
     SEARCH_TRIALS_MIN,
     SMALLER_RUNS_KEPT,
 )
+from autotune.errors import NoMachineError
 from autotune.space.priors import REFERENCE_BATCH_SIZE
 from autotune.spec import Decision, Failure, LoaderConfig, Profile, StudyEnded, StudySummary, TrialFinished, TrialRecord
 from autotune.spec.events import StudyPhase
@@ -28,7 +31,7 @@ from autotune.study.at_bound import default_at_bound
 from autotune.study.choose import choose
 from autotune.study.confirm import Confirm
 from autotune.study.decide import Evidence, decide, decide_at_bound
-from autotune.study.earlier import deployed_config, interrupted_records, known_records
+from autotune.study.earlier import deployed_config, interrupted_records, known_records, untold_records
 from autotune.study.forecast import Forecast
 from autotune.study.guesses import Guesses
 from autotune.study.ledger import Ledger
@@ -41,6 +44,8 @@ from autotune.study.setting import Setting
 from autotune.study.smaller import SmallerSearch
 from autotune.study.summary import summarise
 from autotune.study.transfer import Source, carried_over, similar_studies, story
+
+_LOG = logging.getLogger(__name__)
 
 
 def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
@@ -55,15 +60,17 @@ def run_study(setting: Setting, study: optuna.Study) -> StudySummary:
     """
     begun = setting.clock()
     earlier = interrupted_records(setting)
-    started = begun - sum(record.wall_s for record in earlier) / setting.pool.capacity
+    started = begun - _spent_s(earlier)
     ledger = Ledger(known_records(setting, earlier), horizon_epochs=setting.spec.horizon_epochs)
     runs = Runs(setting, ledger, started)
-    _tell_again(setting, earlier)
+    _tell_again(setting, untold_records(setting))
     decision = _Phases(study, runs, spent=sum(1 for record in earlier if not is_predicted(record))).decide()
     smaller = None if decision.outcome == "nothing_feasible" else SmallerSearch(runs, decision.config.batch_size)
     try:
         if smaller:
             smaller.run()
+    except NoMachineError as error:
+        _LOG.warning("whether fewer CPUs would do is only predicted: %s", error)
     finally:  # whatever ends these runs, what the ones before them came to is kept
         decision = decision.replace(smaller=smaller.found if smaller else None)
         event = setting.store.save_decision(decision, promotion=setting.spec.promotion)
@@ -120,7 +127,9 @@ class _Phases:
         safe = None if confirmed else confirm.safe_default()
         kept = None if confirmed else confirm.kept()
         self._note_machines()
-        evidence = Evidence(guesses=guesses, safe_default=safe, kept=kept, notes=tuple(self._notes))
+        evidence = Evidence(
+            guesses=guesses, safe_default=safe, kept=kept, notes=tuple(self._notes), hosts=self._runs.hosts
+        )
         return decide(setting, ledger, confirmed, self._deployed, evidence=evidence)
 
     def _note_machines(self) -> None:
@@ -282,12 +291,21 @@ def _wall_s(record: TrialRecord) -> float:
     return record.wall_s - (record.measurement.phases.archive_build_s if record.measurement else 0.0)
 
 
-def _tell_again(setting: Setting, earlier: Sequence[TrialRecord]) -> None:
-    """Tell the listeners of records that a killed tuner may have saved without telling them."""
+def _spent_s(earlier: Iterable[TrialRecord]) -> float:
+    """Give the time that an interrupted run took: that of the machine that measured longest, whoever measures now."""
+    by_host: dict[str, float] = {}
     for record in earlier:
+        host = record.machine.host if record.machine else ""
+        by_host[host] = by_host.get(host, 0.0) + record.wall_s
+    return max(by_host.values(), default=0.0)
+
+
+def _tell_again(setting: Setting, untold: Iterable[TrialRecord]) -> None:
+    """Tell the listeners of records that a killed tuner may have saved without telling them."""
+    for record in untold:
         event = TrialFinished(
             run_key=setting.run_key,
-            phase="search",
+            phase=cast("StudyPhase", record.phase),
             record=record,
             budget_s=setting.spec.budget.time_s,
             replayed=True,

@@ -119,9 +119,10 @@ class Runs:
 
         def first() -> list[TrialRecord]:
             """Give the block that is next in order; it may have ended while the records of others were kept."""
-            records = list(begun.popleft().result())
+            records = list(begun[0].result())
             for record in records:
                 take(record)
+            begun.popleft()
             return records
 
         try:
@@ -131,8 +132,10 @@ class Runs:
                 while begun and begun[0].done():
                     yield first()
             while begun:
-                _wait(list(begun)[:1], take, at_most=0)
-                yield first()
+                if begun[0].done():
+                    yield first()
+                else:
+                    _wait(begun, take, at_most=max(0, sum(not future.done() for future in begun) - 1))
         except GeneratorExit:
             _wait(begun, take, at_most=0)
             raise
@@ -148,8 +151,8 @@ class Runs:
         """Keep and tell a record, once."""
         if record.key in self._taken:
             return
-        self._taken.add(record.key)
         self.setting.store.save_record(record)
+        self._taken.add(record.key)
         self.records.append(record)
         self.tell(record, cast("StudyPhase", record.phase), ratio=ratio)
 

@@ -165,8 +165,10 @@ class Search:
         return None
 
     def _share_of_bound(self) -> float:
-        """Give the best rate over what no loader can exceed; 0 where either is unknown."""
-        best, bound = self.ledger.best(), self.guesses.highest_bound()
+        """Give the best rate over what no loader can exceed, both of one machine; 0 where either is unknown."""
+        host, bound = self.guesses.host, self.guesses.highest_bound()
+        ranked = self.ledger.ranked()
+        best = next((one for one in ranked if host is None or (one.machine and one.machine.host == host)), None)
         if best is None or best.measurement is None or bound is None:
             return 0.0
         return best.measurement.samples_per_s / bound

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -27,6 +27,7 @@ class Need:
     Attributes:
         config: The configuration.
         busy_cpus: CPUs that it kept busy.
+        rates: Its mean rate in samples/s on each machine.
         samples_per_s: Its mean rate.
         data_wait_share: Mean share of its time that the consumer waited.
         wall_s: Mean wall time of a run.
@@ -36,6 +37,7 @@ class Need:
 
     config: LoaderConfig
     busy_cpus: float
+    rates: Mapping[str, float]
     samples_per_s: float
     data_wait_share: float
     wall_s: float
@@ -55,13 +57,14 @@ def needs_of(records: Iterable[TrialRecord], batch_size: int) -> list[Need]:
 
 
 def feeding(needs: Sequence[Need]) -> list[Need]:
-    """Give those that keep the consumer fed, and hardly slow it down beside the fastest."""
-    fastest = max((need.samples_per_s for need in needs), default=0.0)
-    return [
-        need
-        for need in needs
-        if need.data_wait_share <= DATA_WAIT_TARGET_SHARE and need.samples_per_s >= (1 - SMALLER_LOSS_SHARE) * fastest
-    ]
+    """Give those that keep the consumer fed, and hardly slow it down beside the fastest of the same machine."""
+    hosts = {host for need in needs for host in need.rates}
+    fastest = {host: max(need.rates.get(host, 0.0) for need in needs) for host in hosts}
+
+    def is_fast(need: Need) -> bool:
+        return fmean(rate / fastest[host] for host, rate in need.rates.items()) >= 1 - SMALLER_LOSS_SHARE
+
+    return [need for need in needs if need.data_wait_share <= DATA_WAIT_TARGET_SHARE and is_fast(need)]
 
 
 def tries(fed: Sequence[Need], of_cpus: int) -> Iterator[tuple[int, Need]]:
@@ -87,9 +90,14 @@ def is_ample(cpus: int, need: Need) -> bool:
     return need.busy_cpus <= SMALLER_BUSY_SHARE * cpus
 
 
-def does(measured: Measurement, need: Need) -> bool:
-    """Tell whether a run with fewer CPUs kept the consumer fed, and hardly slowed it down beside all CPUs."""
-    fast = measured.samples_per_s >= (1 - SMALLER_LOSS_SHARE) * need.samples_per_s
+def does(measured: Measurement, usual_rate: float) -> bool:
+    """Tell whether a run with fewer CPUs kept the consumer fed, and hardly slowed it down beside all CPUs.
+
+    Args:
+        measured: The run.
+        usual_rate: Rate with all CPUs of the same machine, in samples/s.
+    """
+    fast = measured.samples_per_s >= (1 - SMALLER_LOSS_SHARE) * usual_rate
     return fast and measured.data_wait_share <= DATA_WAIT_TARGET_SHARE
 
 
@@ -134,7 +142,10 @@ class SmallerSearch:
             measured = record.measurement
             if measured is None or record.machine is None or record.machine.cpu_count != cpus:
                 return
-            if does(measured, need):
+            usual_rate = need.rates.get(record.machine.host)
+            if usual_rate is None:  # it never ran with all CPUs there, and machines differ: nothing is shown
+                return
+            if does(measured, usual_rate):
                 self.found = self._tell(
                     need, cpus, state="verified", limited_by=_limit(record, cpus), measured=measured
                 )
@@ -204,12 +215,21 @@ def _need(config: LoaderConfig, records: list[TrialRecord]) -> Need:
     return Need(
         config=config,
         busy_cpus=fmean(one.busy_cpus or 0.0 for one in measured),
+        rates=_by_host(records),
         samples_per_s=fmean(one.samples_per_s for one in measured),
         data_wait_share=fmean(one.data_wait_share for one in measured),
         wall_s=fmean(record.wall_s for record in records),
         order=cost(config, records)[1:],
         measured=max(measured, key=lambda one: one.memory.host_pss_bytes or 0),
     )
+
+
+def _by_host(records: Iterable[TrialRecord]) -> dict[str, float]:
+    rates: dict[str, list[float]] = {}
+    for record in records:
+        if record.measurement is not None:
+            rates.setdefault(record.machine.host if record.machine else "", []).append(record.measurement.samples_per_s)
+    return {host: fmean(found) for host, found in rates.items()}
 
 
 def _limit(record: TrialRecord, cpus: int) -> str:

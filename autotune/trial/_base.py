@@ -76,13 +76,6 @@ class TrialPool(Protocol):
             `NoMachineError` where no machine was left and none came within the pool's time.
         """
 
-    def inspect(self, request: TrialRequest) -> Inspection | Failure:
-        """Look at the dataset and the machine of a request, on one machine; see `TrialRunner.inspect`.
-
-        Raises:
-            NoMachineError: No machine was left, and none came within the pool's time.
-        """
-
     def probe(self, request: TrialRequest) -> Profile | Failure:
         """Look at where time and memory of a batch go, on one machine; see `TrialRunner.probe`.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from autotune.errors import MachineBusyError, MachineLostError, NoMachineError, TrialServerError
-from autotune.spec import Failure, Inspection, Profile, TrialRequest
+from autotune.spec import Failure, Profile, TrialRequest
 from autotune.trial._base import OnRecord, Records, TrialRunner
 from autotune.trial.lost_trials import loss_over, lost_records
 from autotune.units import format_seconds
@@ -86,10 +86,6 @@ class MachinePool:
         return self._put(
             lambda runner: tuple(runner.run(request) for request in requests), lost=lambda: lost_records(requests)
         )
-
-    def inspect(self, request: TrialRequest) -> Inspection | Failure:
-        """Look at dataset and machine; see `TrialPool.inspect`."""
-        return self._put(lambda runner: runner.inspect(request), lost=lambda: loss_over([request])).result()
 
     def probe(self, request: TrialRequest) -> Profile | Failure:
         """Look at where time and memory go; see `TrialPool.probe`."""

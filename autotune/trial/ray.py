@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from autotune.constants import RETRY_LIMIT
@@ -217,12 +218,13 @@ class RayMachine:
         self._begun = True
 
     def run(self, request: TrialRequest) -> TrialRecord:
-        """Measure one configuration there; see `TrialRunner.run`."""
+        """Measure one configuration there; see `TrialRunner.run`. The time of its start is by the clock here."""
         within_s = (1 + RETRY_LIMIT) * request.timeout_s + _ANSWERED_WITHIN_S
         answer = self._ask(self._actor.measure, request.to_json(), within_s=within_s)
         assert answer.record is not None  # noqa: S101 - what is no error has it
         self.finished += 1
-        return answer.record
+        took = timedelta(seconds=answer.record.wall_s)
+        return answer.record.replace(started_at=datetime.now(UTC) - took)  # clocks of machines differ
 
     def inspect(self, request: TrialRequest) -> Inspection | Failure:
         """Look at dataset and machine there; see `TrialRunner.inspect`."""

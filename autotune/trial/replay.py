@@ -96,7 +96,7 @@ class ReplayRunner:
                 kind="invalid", phase="start", message=f"{self._landscape.name} was recorded without a probe"
             )
         self.elapsed_s += self._landscape.profile.wall_s
-        return self._landscape.profile
+        return self._landscape.profile.replace(host=self._machine.host)
 
     def close(self) -> None:
         """Do nothing: nothing was started."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from autotune.spec import Failure, Inspection, Profile, TrialRequest
+from autotune.spec import Failure, Profile, TrialRequest
 from autotune.trial._base import OnRecord, Records, TrialRunner
 
 
@@ -35,10 +35,6 @@ class SinglePool:
         done: Future[Records] = Future()
         done.set_result(tuple(records))
         return done
-
-    def inspect(self, request: TrialRequest) -> Inspection | Failure:
-        """Look at dataset and machine; see `TrialRunner.inspect`."""
-        return self._runner.inspect(request)
 
     def probe(self, request: TrialRequest) -> Profile | Failure:
         """Look at where time and memory go; see `TrialRunner.probe`."""

@@ -161,7 +161,7 @@ class Trial:
                     seed=self._workload.seed,
                 )
             )
-        return Report(profile=found)
+        return Report(profile=found.replace(host=source.machine.host))
 
     def measure(self) -> Report:
         """Measure the configuration."""

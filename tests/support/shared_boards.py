@@ -1,6 +1,7 @@
 """A shared study in a registry of its own, with machines that answer from a recorded landscape."""
 
 import threading
+import time
 from contextlib import nullcontext
 
 from study_records import DATASET, MACHINE
@@ -76,12 +77,12 @@ class Told:
 class Serving(threading.Thread):
     """A worker in a thread of its own; `end` is why it ended, or the error."""
 
-    def __init__(self, registry, home, *, spec=SPEC, runner=None, times=TIMES, idle_s=60.0, once=False):
+    def __init__(self, registry, home, *, spec=SPEC, runner=None, times=TIMES, idle_s=60.0, once=False, now=time.time):
         super().__init__(daemon=True)
         self.told, self.end, self.stop = Told(), None, threading.Event()
         self.worker = SharedWorker(
             spec, at=places(home, environ={}), registry=registry, runner=runner or ReplayRunner(landscape()),
-            listener=self.told, holding=nullcontext, times=times, idle_s=idle_s, once=once, stop=self.stop,
+            listener=self.told, holding=nullcontext, times=times, idle_s=idle_s, once=once, stop=self.stop, now=now,
         )  # fmt: skip
         self.start()
 

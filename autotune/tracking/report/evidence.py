@@ -16,7 +16,7 @@ TRIALS_MAX = 1000
 long to draw."""
 
 COMPARED = ("race", "confirm")
-"""Phases whose runs one machine draws one decision from."""
+"""Phases whose runs a decision is drawn from, of the machines that measured for it alone."""
 
 
 class EvidenceStore(Protocol):
@@ -130,7 +130,7 @@ def finding(evidence: StudyEvidence, decision: Decision) -> Finding:
         if _circumstances(other) == _circumstances(decision) and other.decided_at < decision.decided_at
     ]
     since = max((other.decided_at for other in before), default=None)
-    here = [other.decided_at for other in before if other.machine.host == decision.machine.host]
+    here = [other.decided_at for other in before if _hosts(other) & _hosts(decision)]
     begun = max(here, default=None)
     records = [record for record in evidence.records if _is_behind(record, decision)]
     searched = tuple(record for record in records if record.phase == "search")
@@ -170,7 +170,7 @@ def _circumstances(decision: Decision) -> tuple[str, str]:
 def _is_behind(record: TrialRecord, decision: Decision) -> bool:
     """Whether a record was measured under a decision's circumstances, before it was drawn.
 
-    What the search measured is known to all machines of a class; race and confirm are of the machine that decided.
+    What the search measured is known to all machines of a class; race and confirm are of those that measured for it.
     """
     there = record.machine.host if record.machine is not None else decision.machine.host
     return (
@@ -178,5 +178,9 @@ def _is_behind(record: TrialRecord, decision: Decision) -> bool:
         and record.workload == decision.workload
         and (record.dataset is None or record.dataset == decision.dataset)
         and (record.machine is None or record.machine.machine_class == decision.machine.machine_class)
-        and (record.phase not in COMPARED or there == decision.machine.host)
+        and (record.phase not in COMPARED or there in _hosts(decision))
     )
+
+
+def _hosts(decision: Decision) -> set[str]:
+    return {decision.machine.host, *decision.other_hosts}

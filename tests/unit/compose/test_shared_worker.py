@@ -1,11 +1,14 @@
 """A worker of a shared study: when it measures, when it waits, and when it ends."""
 
+import threading
 import time
 
 import pytest
-from shared_boards import INSPECTION, SPEC, Serving, landscape, request_of, share
+from shared_boards import INSPECTION, SPEC, TIMES, Serving, joined, landscape, request_of, share, shared
 
-from autotune.errors import ConflictError, SpecError
+from autotune.compose import places
+from autotune.compose.shared_studies import _measure_here
+from autotune.errors import ConflictError, FactoryError, SpecError
 from autotune.registry import open_registry
 from autotune.spec import DatasetSource, TrialOrder
 from autotune.trial.replay import ReplayRunner
@@ -145,3 +148,22 @@ def test_a_late_answer_is_told_as_refused_and_the_worker_goes_on(registry, tmp_p
     registry.end_shared_study("s", "r")
     assert worker.ended() == "decided"
     assert worker.told.events[1:] == [("refused", ["withdrawn"]), ("answered", ["kept"])]
+
+
+@pytest.mark.parametrize(("ahead_s", "told"), [(300.0, "300 s ahead of the database's"), (-60.0, "60 s behind")])
+def test_it_refuses_to_measure_by_a_clock_that_differs_from_the_databases(ahead_s, told, registry, tmp_path):
+    share(registry)
+    place(registry, "a")
+    error = Serving(registry, tmp_path / "home", now=lambda: time.time() + ahead_s).ended()
+    assert isinstance(error, ConflictError)
+    assert told in str(error)
+    assert registry.records("s") == []
+
+
+def test_where_the_drivers_own_machine_cannot_measure_others_still_do(registry, tmp_path):
+    share(registry)
+    here = (shared(), places(tmp_path / "here", environ={}), registry)
+    with pytest.raises(FactoryError, match="my"):
+        _measure_here(*here, times=TIMES, until=threading.Event())
+    joined(registry)
+    _measure_here(*here, times=TIMES, until=threading.Event())

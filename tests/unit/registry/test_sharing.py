@@ -80,6 +80,21 @@ def test_a_worker_that_lost_the_reply_to_its_claim_gets_the_same_order_again(reg
     assert first.order == again.order
 
 
+def test_lost_replies_to_a_claim_cost_no_attempt(registry, tmp_path):
+    registry.share_study(SPEC, "r")
+    one, other = joined(registry), joined(registry)
+    order = order_of(tmp_path, "a")
+    registry.place_order("s", one.machine_class, order)
+    claims = [registry.claim_order(one, LIFE_S) for _ in range(order_rows.ATTEMPTS_MAX)]
+    assert registry.renew_claim(claims[-1], 0.0)
+    assert registry.claim_order(other, LIFE_S).order == order, "one worker was lost over it"
+
+
+@pytest.mark.parametrize("ahead_s", [300.0, -300.0, 0.0])
+def test_a_clock_is_told_by_how_much_it_differs_from_the_databases(registry, ahead_s):
+    assert registry.clock_ahead_s(lambda: time.time() + ahead_s) == pytest.approx(ahead_s, abs=2.0)
+
+
 def test_an_expired_claim_goes_to_another_worker_and_the_late_answer_is_refused(registry, tmp_path):
     registry.share_study(SPEC, "r")
     one, other = joined(registry), joined(registry)

@@ -1,11 +1,13 @@
 """Nothing to gain, shown before anything is searched."""
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from autotune.spec import Bound, Failure, Line, LoaderConfig, Profile
-from autotune.trial import SinglePool
+from autotune.trial import MachinePool, SinglePool
+from autotune.trial.noise import Noise
 from autotune.trial.replay import ReplayRunner
 
 SIZES = (16, 32)
@@ -116,3 +118,18 @@ def test_a_short_budget_cuts_the_windows_and_never_below_the_least(make_bench):
         for budget in (10.0, 60.0, 600.0)
     }
     assert caps == {10.0: 0.5, 60.0: 1.0, 600.0: 2.0}
+
+
+def test_on_several_machines_a_bound_holds_for_the_machine_that_was_probed_alone(make_bench):
+    class ProbedOnTheSlowOne(Probing):
+        profile = STEP_BOUND.replace(host="slow")
+
+    bench = make_bench(lambda _: (99.5,))
+    machines = [
+        ProbedOnTheSlowOne(bench.runner._landscape, noise=Noise(run_to_run=0.002), host=host, speed=speed)
+        for host, speed in (("slow", 0.8), ("fast", 1.0))
+    ]
+    with closing(MachinePool(machines, wait_s=0.1)) as pool:
+        summary = replace(bench, setting=replace(bench.setting, pool=pool)).run()
+    assert not [note for note in summary.notes if "of what any loader could" in note]
+    assert summary.headroom.share is None or summary.headroom.share < 0.9

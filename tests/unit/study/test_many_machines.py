@@ -2,16 +2,23 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 
 import pytest
 from optuna.trial import TrialState
+from study_records import MACHINE, measured_record
 
 from autotune.constants import PROCESS_RUNS_MAX
-from autotune.errors import MachineLostError, NoMachineError
-from autotune.spec import Failure
+from autotune.errors import MachineLostError, NoMachineError, RegistryError
+from autotune.spec import Failure, LoaderConfig
+from autotune.study.ledger import Ledger
 from autotune.study.optuna_store import KEY
+from autotune.study.race import Race, Raced
+from autotune.study.replayed import RecordsInMemory
+from autotune.study.run import _spent_s
+from autotune.study.runs import Order, Runs
 from autotune.trial import MachinePool
 from autotune.trial.noise import Noise
 from autotune.trial.replay import ReplayRunner
@@ -214,3 +221,82 @@ def test_a_study_without_a_machine_ends_with_an_error_and_goes_on_later(make_man
     with closing(pool):
         assert second.run().outcome == "gain"
     assert second.store.records("s")[: len(finished)] == finished
+
+
+class Holds(Machine):
+    """Measures one batch size no sooner than it may."""
+
+    may = threading.Event()
+
+    def run(self, request):
+        if request.config.batch_size == 16:
+            assert self.may.wait(30)
+        return super().run(request)
+
+
+class BrokenOnce(RecordsInMemory):
+    """Cannot save the first record at first."""
+
+    broken = None
+
+    def save_record(self, record):
+        if self.broken is None:
+            self.broken = record
+            raise RegistryError("the database is away")
+        super().save_record(record)
+
+
+def runs_of(bench, **changes):
+    return Runs(replace(bench.setting, **changes), Ledger([]), 0.0)
+
+
+def orders_of(*batch_sizes):
+    return [Order("race", [LoaderConfig.torch_default(size).canonical(has_accelerator=False)]) for size in batch_sizes]
+
+
+def test_what_ends_while_an_earlier_block_runs_is_kept_at_once(make_bench):
+    bench = make_bench(npy_is_faster)
+    machines = [Holds(bench.runner._landscape, host=str(place)) for place in range(3)]
+    with closing(MachinePool(machines, wait_s=0.1)) as pool, ThreadPoolExecutor(1) as threads:
+        ending = threads.submit(lambda: list(runs_of(bench, pool=pool).blocks(orders_of(16, 32))))
+        try:
+            end = time.monotonic() + 20
+            while not bench.store.records("s"):
+                assert time.monotonic() < end, "it waits for the block that began first"
+                time.sleep(0.01)
+        finally:
+            Holds.may.set()
+        assert [records[0].config.batch_size for records in ending.result(30)] == [16, 32]
+
+
+def test_a_record_that_could_not_be_saved_is_saved_as_soon_as_that_is_possible(make_bench):
+    bench, store = make_bench(npy_is_faster), BrokenOnce()
+    machines = [Machine(bench.runner._landscape, host=str(place)) for place in range(2)]
+    with closing(MachinePool(machines, wait_s=0.1)) as pool:
+        runs = runs_of(bench, pool=pool, store=store)
+        with pytest.raises(RegistryError):
+            list(runs.blocks(orders_of(16, 32)))
+    assert store.broken in store.records("s")
+
+
+@pytest.mark.parametrize(("spent", "blocks"), [(0, 8), (80, 3), (PROCESS_RUNS_MAX, 3)])
+def test_many_machines_race_as_often_as_processes_are_left_and_three_times_at_the_least(make_bench, spent, blocks):
+    bench = make_bench(npy_is_faster)
+    racing = sorted(bench.setting.space.points, key=LoaderConfig.label)
+    machines = [ReplayRunner(bench.runner._landscape, host=str(place)) for place in range(8)]
+    with closing(MachinePool(machines, wait_s=0.1)) as pool:
+        runs = runs_of(bench, pool=pool)
+        runs._probes = spent
+        assert Race(runs, seed=0)._round_size(Raced(logs={}, survivors=racing[:10])) == blocks
+
+
+def test_an_interrupted_run_is_charged_what_its_busiest_machine_took():
+    config = LoaderConfig()
+    by_host = {"a": (10.0, 20.0), "b": (25.0,)}
+    earlier = [
+        measured_record(config, 1.0, wall_s=wall_s, machine=MACHINE.replace(host=host))
+        for host, walls in by_host.items()
+        for wall_s in walls
+    ]
+    assert _spent_s(earlier) == 30.0
+    assert _spent_s([]) == 0.0

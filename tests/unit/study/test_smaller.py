@@ -32,8 +32,8 @@ class Machine(ReplayRunner):
     """Answers as a machine of four CPUs does whose configurations take known CPU time: what is missing is waited for.
 
     Plain files take `files_cpus` to keep up with the consumer, an archive a fifth of it and 30 MiB. Under a limit,
-    which is seen as `limit`, the consumer waits for a share of `friction` more with plain files, or the run is ended
-    by `interruption`.
+    which is seen as `limit` on `limited_host`, the consumer waits for a share of `friction` more with plain files, or
+    the run is ended by `interruption`.
     """
 
     files_cpus = 2.5
@@ -41,6 +41,7 @@ class Machine(ReplayRunner):
     friction = 0.0
     limit = "cgroup_quota"
     interruption = None
+    limited_host = LARGE.host
 
     def run(self, request):
         if request.cpus and self.interruption is not None:
@@ -66,7 +67,7 @@ class Machine(ReplayRunner):
     def _seen(self, cpus):
         if cpus is None or self.limit is None:
             return LARGE
-        return LARGE.replace(cpu_count=cpus, cpu_inputs={"affinity": 4, self.limit: cpus})
+        return LARGE.replace(host=self.limited_host, cpu_count=cpus, cpu_inputs={"affinity": 4, self.limit: cpus})
 
 
 @pytest.fixture
@@ -160,14 +161,26 @@ def test_that_all_cpus_are_needed_is_predicted_unless_one_less_was_seen_not_to_d
     assert told in text
 
 
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), NoMachineError("the last node went")])
-def test_a_decision_outlives_what_interrupts_the_runs_with_fewer_cpus(interruption, bench_of, on_machines):
-    bench = on_machines(bench_of(interruption=interruption))
-    with pytest.raises(type(interruption)):
+def test_a_decision_outlives_an_interrupt_of_the_runs_with_fewer_cpus(bench_of, on_machines):
+    bench = on_machines(bench_of(interruption=KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
         bench.run()
     (decision,) = bench.store.decisions("s")
     assert (decision.smaller.cpus, decision.smaller.state) == (3, "predicted")
     assert interrupted_records(bench.setting) == [], "the next run begins anew"
+
+
+def test_a_study_whose_last_machine_is_lost_in_the_runs_with_fewer_cpus_ends_as_decided(bench_of, on_machines):
+    bench = on_machines(bench_of(interruption=NoMachineError("the last node went")))
+    found = bench.run().smaller
+    assert (found.cpus, found.state) == (3, "predicted")
+
+
+def test_a_run_with_fewer_cpus_shows_nothing_on_a_machine_that_never_ran_it_with_all(bench_of):
+    bench = bench_of(limited_host="elsewhere")
+    found = bench.run().smaller
+    assert limited(bench) == [3]
+    assert (found.cpus, found.state, found.too_few) == (3, "predicted", None)
 
 
 def test_where_a_quota_cannot_be_had_the_answer_says_affinity(bench_of):
@@ -227,6 +240,12 @@ def test_what_slows_the_consumer_down_does_not_feed_it():
     assert [need.config.num_workers for need in feeding(needs)] == [2, 3]
 
 
+def test_what_is_slower_on_a_slower_machine_does_feed_it():
+    rates = ({"fast": 100.0, "slow": 70.0}, {"slow": 68.0}, {"fast": 80.0}, {"fast": 99.0, "slow": 50.0})
+    needs = [replace(_need(LoaderConfig(num_workers=place)), rates=each) for place, each in enumerate(rates)]
+    assert [need.config.num_workers for need in feeding(needs)] == [0, 1]
+
+
 @given(
     loads=st.lists(st.tuples(st.floats(0.01, 40), st.integers(0, 5)), min_size=1, max_size=8),
     of_cpus=st.integers(1, 64),
@@ -251,6 +270,6 @@ def test_numbers_of_cpus_grow_from_the_fewest_that_can_do_and_bytes_decide_among
 
 def _need(config, *, busy_cpus=1.0, rate=100.0, host=0):
     return Need(
-        config=config, busy_cpus=busy_cpus, samples_per_s=rate, data_wait_share=0.01, wall_s=1.0,
+        config=config, busy_cpus=busy_cpus, rates={"here": rate}, samples_per_s=rate, data_wait_share=0.01, wall_s=1.0,
         order=(host, 0, config.label()), measured=measurement(rate),
     )  # fmt: skip

@@ -480,3 +480,22 @@ def test_a_second_run_without_a_gain_keeps_what_is_deployed(make_bench):
     assert summary.outcome == "gain"
     searched = [record for record in again.store.records("s") if record.phase == "search"]
     assert len(searched) == 2, "what is known was measured again in the search"
+
+
+def test_of_a_run_that_ended_in_the_race_every_record_is_told_again(make_bench):
+    class EndsInTheRace(ReplayRunner):
+        def run(self, request):
+            if [one.phase for one in store.records("s")].count("race") == 3:
+                raise KeyboardInterrupt
+            return super().run(request)
+
+    store = make_bench(npy_is_faster).store
+    with pytest.raises(KeyboardInterrupt):
+        make_bench(npy_is_faster, runner_class=EndsInTheRace).run()
+    finished, listener = store.records("s"), Listening()
+    second = make_bench(npy_is_faster, listeners=[listener])
+    second.settle()
+    second.run()
+    replayed = [event for event in listener.of("on_trial") if event.replayed]
+    assert [event.record for event in replayed] == finished
+    assert {event.phase for event in replayed} == {"search", "race"}

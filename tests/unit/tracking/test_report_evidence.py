@@ -47,6 +47,17 @@ def test_another_host_of_the_class_compared_for_a_decision_of_its_own(make_recor
     assert [record.key for record in found.compared] == [race.key], "its decision between is of another host"
 
 
+def test_a_decision_stands_on_the_pairs_of_all_machines_that_measured_for_it(make_record, decision):
+    there = decision.machine.replace(host="there")
+    before = decision.replace(key="1" * 32, machine=there, other_hosts=("third",), decided_at=make_record(4).started_at)
+    old, race = (make_record(number, phase=phase) for number, phase in ((0, "confirm"), (10, "race")))
+    records = [old, race, *(make_record(20 + place, phase="confirm") for place in range(3))]
+    records[0], records[-1] = old.replace(machine=there), records[-1].replace(machine=there)
+    decided = decision.replace(other_hosts=("there",))
+    found = finding(evidence([decided, before], records), decided)
+    assert found.compared == tuple(records[1:]), "what one of them measured for the decision before is not among them"
+
+
 def test_too_many_trials_are_cut_to_the_newest_and_the_rest_is_counted(make_record, decision):
     drawn = make_record(TRIALS_MAX + 10).started_at
     first, second = (
