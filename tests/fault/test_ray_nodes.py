@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,14 @@ from autotune.study.optuna_store import KEY
 pytest.importorskip("ray", reason="the extra ray is not installed")
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray_clusters import ray_cluster
 
 from autotune import __version__
+from autotune.compose import places
+from autotune.compose.ray_classes import RayClasses
 from autotune.compose.ray_node import NodeMachine
+from autotune.spec.study_file import read_study
 from autotune.trial import MachinePool
 from autotune.trial.payload import pickled
 from autotune.trial.ray import RayCluster
@@ -207,3 +212,47 @@ def test_one_node_of_a_host_measures_and_uses_the_home_that_the_driver_was_told(
     (host,) = {record.machine.host for record in records_of(place / "own")}
     assert host == os.uname().nodename
     assert not (place / "home").exists()
+
+
+@ray.remote
+def _held(path):
+    Path(path).touch()
+    time.sleep(600)
+
+
+def test_an_interrupt_while_nodes_are_looked_at_gives_back_those_that_were_taken_in(place):
+    """As in a notebook, which has joined the cluster before and stays in it.
+
+    One node is taken in; the other is waited for, as other work of Ray's has its CPUs.
+    """
+    study = place / "study.yaml"
+    study.write_text(STUDY)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    with ray_cluster(2) as cluster, _joined(cluster), closing(RayCluster(cluster.address)) as connected:
+        busy = NodeAffinitySchedulingStrategy(connected.nodes()[1].node_id, soft=False)
+        _held.options(scheduling_strategy=busy).remote(str(place / "held"))
+        until((place / "held").exists, "other work on a node")
+        classes = RayClasses(
+            connected, read_study(study), at=places(), own_home=None, payload=None, awaited_s=5.0, emulated=True
+        )
+
+        def interrupt():
+            until(lambda: classes.pools, "a node to be taken in")
+            os.kill(os.getpid(), signal.SIGINT)
+
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                classes.__enter__()
+        signal.signal(signal.SIGINT, before)
+        until(lambda: ray.available_resources().get("CPU") == 1, "the CPUs of the node that was taken in")
+        until(lambda: not servers(), "its trial server to end")
+
+
+@contextmanager
+def _joined(cluster):
+    ray.init(address=cluster.address, namespace="notebook", log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
